@@ -94,6 +94,7 @@ pub struct App {
     definitions: Arc<[Arc<Definition>]>,
     timetable: Timetable,
     http: http::ServerLimits,
+    proxies: http::TrustedProxies,
     data_dir: PathBuf,
     /// What the last process left.
     found: Counters,
@@ -209,7 +210,8 @@ impl App {
             sink_health,
             definitions,
             timetable,
-            http: http_limits(config.behind_proxy, open_files.connections),
+            http: http_limits(&config, open_files.connections),
+            proxies: http::TrustedProxies::new(config.trusted_proxies),
             data_dir: config.data_dir,
             found,
             drain: config.limits.drain,
@@ -247,7 +249,7 @@ impl App {
     pub async fn serve(&self, listener: TcpListener) -> anyhow::Result<()> {
         let closing = self.closing.clone().cancelled_owned();
         let mut failed = self.store.failed();
-        let serving = http::serve(listener, self.service.clone(), self.http, closing);
+        let serving = http::serve(listener, self.service.clone(), self.http, self.proxies.clone(), closing);
         let served = self.spawn("the HTTP API", serving);
         tokio::select! {
             served = served => served?,
@@ -259,7 +261,7 @@ impl App {
     /// Serves `/metrics` without a key, on a listener of its own, until [`App::stop`].
     pub fn serve_metrics(&self, listener: TcpListener) {
         let closing = self.closing.clone().cancelled_owned();
-        let serving = http::serve_metrics(listener, self.service.clone(), self.http, closing);
+        let serving = http::serve_metrics(listener, self.service.clone(), self.http, self.proxies.clone(), closing);
         self.spawn("the metrics listener", serving);
     }
 
@@ -425,11 +427,11 @@ fn digest(key: &secrecy::SecretString) -> [u8; 32] {
     Sha256::digest(key.expose_secret().as_bytes()).into()
 }
 
-fn http_limits(behind_proxy: bool, connections: usize) -> http::ServerLimits {
+fn http_limits(config: &Config, connections: usize) -> http::ServerLimits {
     let limits = http::ServerLimits::default();
     let connections_max = limits.connections_max.min(connections);
-    // Behind a proxy all clients have its address.
-    let per_peer_max = if behind_proxy {
+    // Behind a proxy that is not trusted to name them all clients have its address.
+    let per_peer_max = if config.behind_proxy && config.trusted_proxies.is_empty() {
         connections_max
     } else {
         limits.connections_per_peer_max

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::problem::{ConfigError, ConfigProblem};
@@ -37,6 +38,8 @@ pub struct Config {
     pub metrics_listen: Option<SocketAddr>,
     /// A reverse proxy terminates TLS; only then may `listen` be reachable from outside.
     pub behind_proxy: bool,
+    /// Proxies whose word about the client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// None: the embedded archive is the sink.
     pub mysql_url: Option<SecretString>,
     /// CA certificates for the database; if set, the connection uses TLS.

@@ -149,6 +149,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
             listen: http.listen,
             metrics_listen: http.metrics_listen,
             behind_proxy: http.behind_proxy,
+            trusted_proxies: http.trusted_proxies,
             mysql_url: mysql_url?,
             mysql_ca_file: mysql_ca_file?,
             source: source?,

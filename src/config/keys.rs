@@ -23,12 +23,13 @@ pub(super) enum Kind {
 pub(super) const PREFIX: &str = "WAYBILL_";
 
 /// Every key that a file may set, with its kind; `[resource.*]` is not in this table.
-pub(super) const KEYS: [(&str, Kind); 28] = [
+pub(super) const KEYS: [(&str, Kind); 29] = [
     ("data_dir", Kind::Text),
     ("master_key_file", Kind::Text),
     ("resources", Kind::List),
     ("http.listen", Kind::Text),
     ("http.behind_proxy", Kind::Flag),
+    ("http.trusted_proxies", Kind::List),
     ("http.metrics_listen", Kind::Text),
     ("mysql.url", Kind::Text),
     ("mysql.ca_file", Kind::Text),

@@ -1,4 +1,4 @@
-//! Limits concurrent connections, in total and per client.
+//! Limits concurrent connections, and requests that proxies bring, in total and per client.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,8 +37,8 @@ pub(super) struct ConnectionLimits {
     per_peer_max: usize,
 }
 
-/// One counted connection; released on drop.
-pub(super) type ConnectionSlot = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// One counted connection: of all, and of its client unless that is a proxy, which brings many. Released on drop.
+pub(super) type ConnectionSlot = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 impl ConnectionLimits {
     pub(super) fn new(all_max: usize, per_peer_max: usize) -> ConnectionLimits {
@@ -52,7 +52,12 @@ impl ConnectionLimits {
         let own = self.by_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(per_peer_max)));
         let own = Arc::clone(own).try_acquire_owned().ok()?;
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        Some((all, own))
+        Some((all, Some(own)))
+    }
+
+    /// A connection of a proxy: only the total counts. None when that is reached.
+    pub(super) fn take_shared(&self) -> Option<ConnectionSlot> {
+        Some((Arc::clone(&self.all).try_acquire_owned().ok()?, None))
     }
 }
 

@@ -10,6 +10,7 @@
 //!   route ends in `unmatched`, which looks up in the OpenAPI description whether it is a 404 or a 405.
 //! - Everything is bounded: connections, heads, URIs, bodies, waits for the client, response time, shutdown. See
 //!   [`ServerLimits`].
+//! - The client of a request is its peer, or what trusted proxies say (`forwarded`): limits and logs name no other.
 //! - No secret, query or path of a request is logged; routes are logged by name.
 
 mod accept;
@@ -29,12 +30,14 @@ mod description;
 mod detached;
 mod endpoint;
 mod filters;
+mod forwarded;
 mod health;
 mod idempotency;
 mod in_flight_keys;
 mod limits;
 mod openapi;
 mod params;
+mod parse_errors;
 mod query;
 mod reply;
 mod request;
@@ -55,14 +58,21 @@ pub(crate) use api_completeness::completeness_form;
 pub(crate) use api_keys::{key_form, minted_key_form};
 pub(crate) use api_runs::run_form;
 pub(crate) use api_shops::shop_forms;
+pub use forwarded::TrustedProxies;
 pub use limits::{RateLimit, ServerLimits};
 
 use crate::service::Service;
 use api::Api;
 
 /// Serves the API until `shutdown` completes, then drains open requests for at most `limits.drain_time_max`.
-pub async fn serve(listener: TcpListener, service: Service, limits: ServerLimits, shutdown: impl Future<Output = ()>) {
-    server::run(listener, routes(service, limits), limits, shutdown).await;
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    limits: ServerLimits,
+    proxies: TrustedProxies,
+    shutdown: impl Future<Output = ()>,
+) {
+    server::run(listener, routes(service, limits), limits, proxies, shutdown).await;
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz` without a key; bounds and shutdown as in [`serve`].
@@ -70,9 +80,10 @@ pub async fn serve_metrics(
     listener: TcpListener,
     service: Service,
     limits: ServerLimits,
+    proxies: TrustedProxies,
     shutdown: impl Future<Output = ()>,
 ) {
-    server::run(listener, health::keyless_routes(api(service, limits)), limits, shutdown).await;
+    server::run(listener, health::keyless_routes(api(service, limits)), limits, proxies, shutdown).await;
 }
 
 /// All routes; never rejects.

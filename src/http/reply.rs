@@ -104,6 +104,7 @@ pub(super) enum ProblemKind {
     Invalid,
     CredentialsRefused,
     TooManyRequests,
+    HeadTooLarge,
     Internal,
     LoginUnreachable,
     Unavailable,
@@ -128,6 +129,7 @@ impl ProblemKind {
             ProblemKind::Invalid => (422, "invalid", "Unprocessable content"),
             ProblemKind::CredentialsRefused => (422, "credentials-refused", "Credentials refused"),
             ProblemKind::TooManyRequests => (429, "too-many-requests", "Too many requests"),
+            ProblemKind::HeadTooLarge => (431, "head-too-large", "Request header fields too large"),
             ProblemKind::Internal => (500, "internal", "Internal server error"),
             ProblemKind::LoginUnreachable => (502, "login-unreachable", "Login host unreachable"),
             ProblemKind::Unavailable => (503, "unavailable", "Service unavailable"),
@@ -180,11 +182,15 @@ impl Problem {
         Problem { retry_after: Some(after), ..self }
     }
 
-    fn response(&self, request_id: &str) -> Response {
+    fn body(&self, request_id: &str) -> Vec<u8> {
         let (status, name, title) = self.kind.parts();
         let (kind, detail, errors) = (format!("urn:waybill:{name}"), &self.detail, &self.errors);
         let form = ProblemForm { kind, title, status, detail, request_id, errors };
-        let body = serde_json::to_vec(&form).unwrap_or_default();
+        serde_json::to_vec(&form).unwrap_or_default()
+    }
+
+    fn response(&self, body: Vec<u8>) -> Response {
+        let (status, ..) = self.kind.parts();
         let mut response = Response::new(Bytes::from(body).into());
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -259,15 +265,25 @@ pub(super) fn finish(request_id: &str, outcome: ApiResult) -> Response {
             *response.headers_mut() = reply.headers;
             response
         }
-        Err(problem) => problem.response(request_id),
+        Err(problem) => problem.response(problem.body(request_id)),
     };
-    let headers = response.headers_mut();
+    add_common_headers(response.headers_mut(), request_id);
+    response
+}
+
+/// Headers and body of a problem, for a response that is not routed.
+pub(super) fn finish_problem(request_id: &str, problem: &Problem) -> (HeaderMap, Vec<u8>) {
+    let mut response = problem.response(Vec::new());
+    add_common_headers(response.headers_mut(), request_id);
+    (std::mem::take(response.headers_mut()), problem.body(request_id))
+}
+
+fn add_common_headers(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(value) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, value);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
 }
 
 /// A page of a list.

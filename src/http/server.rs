@@ -4,7 +4,8 @@
 //! speaks HTTP/2 to browsers, and without streams there is no stream flood.
 //!
 //! A request whose length is ambiguous is rejected, by hyper or here, or is the last of its connection: nothing behind
-//! it is read as a request. hyper answers a malformed head (400) and a too large one (431) itself, without a body.
+//! it is read as a request. hyper answers a malformed head (400) and a too large one (431) itself; `parse_errors` adds the
+//! problem.
 //!
 //! On shutdown no connection is accepted any more, idle ones close at once, busy ones have [`ServerLimits::drain_time_max`],
 //! and the rest are aborted.
@@ -12,9 +13,9 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
@@ -31,12 +32,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
-use warp::http::HeaderMap;
-use warp::http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use warp::http::header::{CONNECTION, HOST, HeaderValue, TRANSFER_ENCODING};
+use warp::http::uri::Authority;
+use warp::http::{HeaderMap, Version};
 use warp::reply::Response;
 
-use super::connection_limits::{ConnectionLimits, Peer};
+use super::connection_limits::{ConnectionLimits, ConnectionSlot, Peer};
+use super::forwarded::TrustedProxies;
 use super::limits::ServerLimits;
+use super::parse_errors::{DueResponse, Gate, with_problem};
 use super::reply::{Problem, ProblemKind, finish};
 use crate::supervisor::count_panic;
 
@@ -62,9 +66,10 @@ pub(super) async fn run(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     limits: ServerLimits,
+    proxies: TrustedProxies,
     shutdown: impl Future<Output = ()>,
 ) {
-    let mut acceptor = Acceptor::new(listener, routes, limits);
+    let mut acceptor = Acceptor::new(listener, routes, limits, proxies);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -108,18 +113,29 @@ struct Acceptor {
     routes: BoxedFilter<(Response,)>,
     limits: ServerLimits,
     slots: ConnectionLimits,
+    /// Requests under way of clients that come through a proxy.
+    forwarded: Arc<Mutex<ConnectionLimits>>,
+    proxies: TrustedProxies,
     rejected: Arc<Semaphore>,
     stopping: CancellationToken,
     logged_at: Option<Instant>,
 }
 
 impl Acceptor {
-    fn new(listener: TcpListener, routes: BoxedFilter<(Response,)>, limits: ServerLimits) -> Acceptor {
+    fn new(
+        listener: TcpListener,
+        routes: BoxedFilter<(Response,)>,
+        limits: ServerLimits,
+        proxies: TrustedProxies,
+    ) -> Acceptor {
+        let slots = || ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
         Acceptor {
             listener,
             routes,
             limits,
-            slots: ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max),
+            proxies,
+            slots: slots(),
+            forwarded: Arc::new(Mutex::new(slots())),
             rejected: Arc::new(Semaphore::new(REJECTED_MAX)),
             stopping: CancellationToken::new(),
             logged_at: None,
@@ -149,15 +165,23 @@ impl Acceptor {
             tracing::debug!(%error, "a connection closed before it was served");
             return;
         }
-        let peer = Peer::of(address.ip());
-        let slot = self.slots.take(peer);
+        let address = address.ip();
+        let is_proxy = self.proxies.trusts(address);
+        let slot = if is_proxy { self.slots.take_shared() } else { self.slots.take(Peer::of(address)) };
         let is_over_limit = slot.is_none();
         // The permit is held as long as the connection.
         let rejected = is_over_limit.then(|| Arc::clone(&self.rejected).try_acquire_owned());
         if matches!(rejected, Some(Err(_))) {
             return;
         }
-        let connection = Connection { routes: self.routes.clone(), peer, limits: self.limits, is_over_limit };
+        let connection = Connection {
+            routes: self.routes.clone(),
+            address,
+            proxies: self.proxies.clone(),
+            forwarded: is_proxy.then(|| Arc::clone(&self.forwarded)),
+            limits: self.limits,
+            is_over_limit,
+        };
         let stopping = self.stopping.clone();
         connections.spawn(async move {
             Box::pin(connection.hold(stream, stopping)).await;
@@ -181,7 +205,11 @@ fn is_client_error(error: &io::Error) -> bool {
 #[derive(Clone)]
 struct Connection {
     routes: BoxedFilter<(Response,)>,
-    peer: Peer,
+    /// Of the peer, which may be a proxy.
+    address: IpAddr,
+    proxies: TrustedProxies,
+    /// Of a proxy's connection: limits the requests of each client.
+    forwarded: Option<Arc<Mutex<ConnectionLimits>>>,
     limits: ServerLimits,
     /// Over the limit: its first request is answered 503 and the connection closed.
     is_over_limit: bool,
@@ -193,12 +221,18 @@ impl Connection {
         let head_time_max = if self.is_over_limit { REJECTED_TIME_MAX } else { head_time_max };
         let mut socket = TimeoutStream::new(stream);
         socket.set_write_timeout(Some(send_time_max));
-        let service = service_fn(move |request| self.clone().answer(request));
+        let due = DueResponse::default();
+        let gate = Gate::new(Box::pin(socket), due.clone());
+        let service = service_fn(move |request| {
+            due.begin();
+            let (connection, due) = (self.clone(), due.clone());
+            async move { connection.answer(request).await.map(|response| due.track(response)) }
+        });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(head_time_max)
             .max_buf_size(head_bytes_max.max(BUFFER_BYTES_MIN))
-            .serve_connection(TokioIo::new(Box::pin(socket)), service);
+            .serve_connection(TokioIo::new(gate), service);
         let ended = tokio::select! {
             ended = &mut connection => ended,
             () = stopping.cancelled() => {
@@ -206,16 +240,35 @@ impl Connection {
                 (&mut connection).await
             }
         };
+        let (mut socket, held) = connection.into_parts().io.into_inner().into_parts();
         if let Err(error) = ended {
             tracing::debug!(%error, "an http connection ended with an error");
+            if !held.is_empty() {
+                let refusal = with_problem(&held, &error);
+                timeout(linger_time_max, socket.write_all(&refusal)).await.ok();
+            }
         }
-        timeout(linger_time_max, linger(connection.into_parts().io.into_inner())).await.ok();
+        timeout(linger_time_max, linger(socket)).await.ok();
+    }
+
+    /// Counts a request of a proxy's client; None for direct ones, whose connections are counted.
+    ///
+    /// # Errors
+    /// The client has too many under way.
+    fn request_slot(&self, client: Peer) -> Result<Option<ConnectionSlot>, ()> {
+        let Some(forwarded) = &self.forwarded else { return Ok(None) };
+        // A panic cannot leave the counts half changed.
+        let slot = forwarded.lock().unwrap_or_else(PoisonError::into_inner).take(client);
+        slot.map(Some).ok_or(())
     }
 
     async fn answer(self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
         if self.is_over_limit {
             let detail = "there are too many open connections; close some, or try again later";
             return Ok(refusal(Problem::new(ProblemKind::Unavailable, detail).retry_after(FULL_RETRY)));
+        }
+        if let Some(detail) = wrong_host(request.version(), request.headers()) {
+            return Ok(refusal(Problem::new(ProblemKind::BadRequest, detail)));
         }
         // CONNECT has no path, and warp's path filters panic without one.
         if request.uri().path_and_query().is_none() {
@@ -226,11 +279,33 @@ impl Connection {
             let detail = "the only supported transfer coding is `chunked`, given once";
             return Ok(refusal(Problem::new(ProblemKind::BadRequest, detail)));
         }
-        request.extensions_mut().insert(self.peer);
+        let client = Peer::of(self.proxies.client(self.address, request.headers()));
+        // Held until the response is made; what is sent is the proxy's to take.
+        let Ok(_slot) = self.request_slot(client) else {
+            let detail = "this client has too many open requests; wait for some of them, or try again later";
+            let problem = Problem::new(ProblemKind::Unavailable, detail).retry_after(FULL_RETRY);
+            // The proxy's connection stays open for other clients.
+            return Ok(finish(&uuid::Uuid::new_v4().to_string(), Err(problem)));
+        };
+        request.extensions_mut().insert(client);
         let response = TowerToHyperService::new(warp::service(self.routes)).call(request).await?;
         // hyper lets a coding override a `Content-Length` and removes that, so it cannot be rejected here. A proxy may
         // have gone by the length instead: what follows the body may be a request that it did not check.
         Ok(if has_coding { last(response) } else { response })
+    }
+}
+
+/// Why the `Host` headers are wrong. HTTP/1.1 needs exactly one (RFC 9112, 3.2): a proxy may have gone by another one.
+fn wrong_host(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) if version == Version::HTTP_10 => None,
+        (None, _) => Some("the header `Host` is missing; send it once, with the name or address of this server"),
+        (Some(_), Some(_)) => Some("the header `Host` is given more than once; send it once"),
+        (Some(host), None) => {
+            let is_sound = Authority::try_from(host.as_bytes()).is_ok_and(|host| !host.as_str().contains('@'));
+            (!is_sound).then_some("the header `Host` is not the name or address of a server, with or without a port")
+        }
     }
 }
 

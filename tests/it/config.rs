@@ -68,7 +68,7 @@ format = "xml"
 "#;
     let expected = [
         "waybill.toml:2: data_dri: unknown key; did you mean `data_dir`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, alerts, log, resource",
-        "waybill.toml:7: http.listne: unknown key; did you mean `listen`? Known here: listen, behind_proxy, metrics_listen",
+        "waybill.toml:7: http.listne: unknown key; did you mean `listen`? Known here: listen, behind_proxy, trusted_proxies, metrics_listen",
         "waybill.toml:9: htpp: unknown key; did you mean `http`? Known here: data_dir, master_key_file, resources, http, mysql, source, schedule, limits, alerts, log, resource",
         "waybill.toml:6: http.listen: `everywhere` is not an address with a port; write it like \"127.0.0.1:8080\"",
         "waybill.toml:24: log.format: `xml` is not a format; use \"text\" or \"json\"",

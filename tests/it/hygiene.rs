@@ -239,6 +239,25 @@ fn a_database_on_another_machine_needs_encryption_or_the_operators_word() {
     load("", &[variable, ("WAYBILL_MYSQL_ALLOW_PLAINTEXT", "true")]).unwrap();
 }
 
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let config = load("[http]\ntrusted_proxies = [\"127.0.0.1\", \"10.1.2.3/8\", \"2001:db8::/32\"]\n", &[]).unwrap();
+    let shown: Vec<String> = config.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["127.0.0.1/32", "10.0.0.0/8", "2001:db8::/32"]);
+    load("", &[("WAYBILL_HTTP_TRUSTED_PROXIES", "127.0.0.1, ::1")]).unwrap();
+    for (wrong, why) in [
+        ("localhost", "`localhost` is neither an address nor a network; write it like \"127.0.0.1\" or \"10.0.0.0/8\""),
+        ("127.0.0.1:80", "neither an address nor a network"),
+        ("10.0.0.0/33", "neither an address nor a network"),
+        ("0.0.0.0/0", "would let every client choose its address"),
+        ("::/0", "would let every client choose its address"),
+    ] {
+        let found = problems(&format!("[http]\ntrusted_proxies = [\"10.0.0.1\", \"{wrong}\"]\n"));
+        assert_eq!(found.len(), 1, "{wrong}: {found:?}");
+        says(&found[0], &["waybill.toml:2: http.trusted_proxies: ", why]);
+    }
+}
+
 /// A key's answer to a request that needs an admin key.
 async fn administers(serving: &Serving, key: &str) -> bool {
     let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key);
@@ -290,4 +309,20 @@ async fn the_file_of_the_first_admin_key_goes_when_there_is_another_one() {
     folder.set("WAYBILL_ADMIN_KEY", crate::support::program::ADMIN_KEY);
     assert_eq!(folder.serve().terminate().0, Some(0));
     assert!(!file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_the_client_that_a_trusted_proxy_names() {
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let mut folder = Folder::bare();
+    for (trusted, expected) in [("10.0.0.1", "peer=127.0.0.1"), ("127.0.0.0/8", "peer=198.51.100.7")] {
+        folder.set("WAYBILL_HTTP_TRUSTED_PROXIES", trusted);
+        let before = folder.said().matches(expected).count();
+        let serving = folder.serve();
+        let request = reqwest::Client::new().get(format!("{}/api/v1/shops", serving.base)).bearer_auth("guess");
+        let answer = request.header("X-Forwarded-For", "1.1.1.1, 198.51.100.7").send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert_eq!(serving.terminate().0, Some(0));
+        assert_eq!(folder.said().matches(expected).count(), before + 1, "{trusted}: {}", folder.said());
+    }
 }

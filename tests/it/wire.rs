@@ -4,6 +4,7 @@
 //! wait of a test is bounded by `PATIENCE`, which is shorter than any default.
 
 mod framing;
+mod proxies;
 mod stop;
 
 use std::future::Future;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use waybill::http::{RateLimit, ServerLimits, serve};
+use waybill::http::{RateLimit, ServerLimits, TrustedProxies, serve};
 
 use crate::api_contract::world::{ADMIN, World};
 use crate::support::app::eventually;
@@ -37,11 +38,15 @@ struct Server {
 
 impl Server {
     async fn with(limits: ServerLimits) -> Server {
+        Server::behind(TrustedProxies::default(), limits).await
+    }
+
+    async fn behind(proxies: TrustedProxies, limits: ServerLimits) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let world = World::empty().await;
-        let task = tokio::spawn(serve(listener, world.service.clone(), limits, async {
+        let task = tokio::spawn(serve(listener, world.service.clone(), limits, proxies, async {
             stopped.await.unwrap_or_default();
         }));
         Server { address, stop: Some(stop), task, _world: world }
@@ -144,12 +149,14 @@ fn assert_problem(answer: &str, expected: u16) {
     assert_eq!((&problem["status"], &problem["request_id"]), (&expected.into(), &header(head, "x-request-id").into()));
 }
 
-/// hyper answered this status itself, without a body, and nothing follows it.
+/// The head was refused: a problem of this status that ends the connection.
 #[track_caller]
-fn assert_bare(answer: &str, expected: u16) {
-    assert_eq!(status(answer), expected, "{answer}");
+fn assert_refused_head(answer: &str, expected: u16) {
+    assert_problem(answer, expected);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert_eq!((header(head, "connection"), header(head, "content-length"), body), ("close", "0", ""), "{answer}");
+    let length = header(head, "content-length");
+    assert_eq!((header(head, "connection"), length), ("close", body.len().to_string().as_str()), "{answer}");
+    assert!(header(head, "date").ends_with("GMT") && header(head, "x-content-type-options") == "nosniff", "{answer}");
 }
 
 /// A request with a body for the admin's `POST /api/v1/shops`, and its headers after the usual ones.

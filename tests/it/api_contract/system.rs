@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use waybill::http::{RateLimit, ServerLimits, serve};
+use waybill::http::{RateLimit, ServerLimits, TrustedProxies, serve};
 
 use super::Door;
 use super::world::{ADMIN, BOUND, READ, SLOW_SECRET, World, market};
@@ -219,7 +219,7 @@ async fn over_a_socket_bodies_are_capped_and_timed_and_stopping_has_a_deadline()
         ..ServerLimits::default()
     };
     let world = World::empty().await;
-    let server = tokio::spawn(serve(listener, world.service.clone(), limits, async {
+    let server = tokio::spawn(serve(listener, world.service.clone(), limits, TrustedProxies::default(), async {
         stopped.await.unwrap_or_default();
     }));
     let head = format!(
@@ -244,7 +244,8 @@ async fn a_change_is_made_to_its_end_though_the_client_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let world = World::synced().await;
-    let server = tokio::spawn(serve(listener, world.service.clone(), ServerLimits::default(), std::future::pending()));
+    let (limits, proxies) = (ServerLimits::default(), TrustedProxies::default());
+    let server = tokio::spawn(serve(listener, world.service.clone(), limits, proxies, std::future::pending()));
     let head = format!("Host: h\r\nAuthorization: Bearer {ADMIN}\r\n");
     let body = format!(r#"{{"name":"slow","client_secret":"{SLOW_SECRET}"}}"#);
     let change = format!(

@@ -262,7 +262,8 @@ impl TestApp {
         let app = eventually("the data directory to be let go", start).await;
         let stop_api = CancellationToken::new();
         let stopped = stop_api.clone().cancelled_owned();
-        let api = tokio::spawn(http::serve(listener, app.service().clone(), http::ServerLimits::default(), stopped));
+        let (limits, proxies) = (http::ServerLimits::default(), http::TrustedProxies::default());
+        let api = tokio::spawn(http::serve(listener, app.service().clone(), limits, proxies, stopped));
         self.running = Some(Running { app, base, stop_api, api });
     }
 

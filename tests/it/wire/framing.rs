@@ -2,7 +2,7 @@
 
 use waybill::http::ServerLimits;
 
-use super::{GET, SHOP, Server, assert_bare, assert_problem, header, post, status, within};
+use super::{GET, SHOP, Server, assert_problem, assert_refused_head, header, post, status, within};
 use crate::api_contract::world::ADMIN;
 
 /// A request behind the one in question: it must not be answered.
@@ -32,8 +32,8 @@ async fn a_request_of_doubtful_length_is_refused_and_nothing_behind_it_is_read()
         ("another protocol", "GET / HTTP/2.0\r\n\r\n".to_owned()),
     ] {
         let answer = server.exchange(&format!("{request}{SMUGGLED}")).await;
-        assert_eq!(answer.matches("HTTP/1.").count(), 1, "{what}: {answer}");
-        assert_bare(&answer, 400);
+        assert_eq!(answer.matches("x-request-id").count(), 1, "{what}: {answer}");
+        assert_refused_head(&answer, 400);
     }
     for (what, request) in [
         ("another coding", post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
@@ -89,10 +89,10 @@ async fn too_large_is_refused_before_it_is_read_to_its_end() {
         "\r\n".repeat(70_000),
         format!("GET /{mebibyte} HTTP/1.1\r\n\r\n"),
     ] {
-        assert_bare(&server.exchange(&request).await, 431);
+        assert_refused_head(&server.exchange(&request).await, 431);
     }
     for (request, expected) in [
-        (format!("GET /{} HTTP/1.1\r\nConnection: close\r\n\r\n", "x".repeat(9_000)), 414),
+        (format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "x".repeat(9_000)), 414),
         (post(&format!("Content-Length: 65537\r\n\r\n{}", "x".repeat(65_537))), 413),
         (post(&format!("Connection: close\r\nContent-Length: {}\r\n\r\n{mebibyte}", mebibyte.len())), 413),
         (post(&format!("Transfer-Encoding: chunked\r\n\r\n10001\r\n{}\r\n0\r\n\r\n", "x".repeat(65_537))), 413),
@@ -130,7 +130,7 @@ async fn a_thousand_requests_at_once_are_answered_in_their_order() {
         // Bodies between heads, read and unread ones.
         0 => format!("{GET_ID}{id:08}\r\n\r\n"),
         1 => format!("{GET_ID}{id:08}\r\nContent-Length: 5\r\n\r\nGET /"),
-        _ => format!("POST /api/v1/none HTTP/1.1\r\nX-Request-Id: {id:08}\r\nContent-Length: 2\r\n\r\n{{}}"),
+        _ => format!("POST /api/v1/none HTTP/1.1\r\nHost: h\r\nX-Request-Id: {id:08}\r\nContent-Length: 2\r\n\r\n{{}}"),
     };
     let all: String = (0..1000).map(request).collect();
     let mut client = server.client().await;
@@ -174,4 +174,45 @@ async fn odd_methods_and_addresses_have_their_status() {
     // HTTP/1.0 closes by itself.
     assert_eq!(status(&server.exchange("GET /healthz HTTP/1.0\r\n\r\n").await), 200);
     within("the server to live", server.client()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_its_host_exactly_once() {
+    let server = Server::with(ServerLimits::default()).await;
+    for (what, hosts) in [
+        ("none", ""),
+        ("two", "Host: h\r\nHost: h\r\n"),
+        ("two that differ", "Host: h\r\nhost: other\r\n"),
+        ("an empty one", "Host:\r\n"),
+        ("one with a path", "Host: h/x\r\n"),
+        ("one with a user", "Host: u@h\r\n"),
+        ("a list", "Host: h, other\r\n"),
+    ] {
+        for target in ["/healthz", "http://elsewhere/healthz"] {
+            let answer = server.exchange(&format!("GET {target} HTTP/1.1\r\n{hosts}\r\n{SMUGGLED}")).await;
+            assert_eq!(answer.matches("x-request-id").count(), 1, "{what}: {answer}");
+            assert_problem(&answer, 400);
+            assert_eq!(header(&answer, "connection"), "close", "{what}: {answer}");
+            assert!(answer.contains("`Host`"), "{what}: {answer}");
+        }
+    }
+    let mut client = server.client().await;
+    for host in ["h", "h:8080", "waybill.example.com", "127.0.0.1:8080", "[::1]:8080"] {
+        assert_eq!(status(&client.ask(&format!("GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n")).await), 200, "{host}");
+    }
+    // HTTP/1.0 knows no such header.
+    assert_eq!(status(&server.exchange("GET /healthz HTTP/1.0\r\n\r\n").await), 200);
+    assert_problem(&server.exchange("GET /healthz HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n").await, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_cannot_be_read_is_refused_after_the_responses_before_it() {
+    let server = Server::with(ServerLimits::default()).await;
+    let good = [GET, "GET /assets/docs.js HTTP/1.1\r\nHost: h\r\n\r\n", "HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n"];
+    for before in good {
+        let answer = server.exchange(&format!("{before}{before}nonsense\r\n\r\n{SMUGGLED}")).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{before}: {answer}");
+        let refusal = answer.split("HTTP/1.1 400").nth(1).unwrap_or_else(|| panic!("{before}: {answer}"));
+        assert_refused_head(&format!("HTTP/1.1 400{refusal}"), 400);
+    }
 }
