@@ -79,7 +79,12 @@ impl Remaining {
             }
         };
         let runs = runs.iter().filter(|view| view.run.is_open()).count();
-        Ok(Remaining { runs, reads: status.pending_jobs + status.leased_jobs, entries: status.outbox, error })
+        Ok(Remaining {
+            runs,
+            reads: status.pending_jobs + status.leased_jobs,
+            entries: status.outbox.unwrap_or_default(),
+            error,
+        })
     }
 }
 

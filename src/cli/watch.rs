@@ -53,7 +53,7 @@ impl SinkWait {
     /// Whether the patience is used up.
     fn is_over(&mut self, status: &Status, now: Instant) -> bool {
         let is_read = status.pending_jobs + status.leased_jobs == 0;
-        if status.sink.healthy || !is_read || status.outbox == 0 {
+        if status.sink.healthy || !is_read || status.outbox == Some(0) {
             self.0 = None;
             return false;
         }
@@ -99,7 +99,7 @@ pub(super) async fn until_idle(
                 let status = show(service, watched, bars).await?;
                 if sink_wait.is_over(&status, Instant::now()) {
                     let error = status.sink.error.unwrap_or_default();
-                    return Ok(Ended::SinkAway { waiting: status.outbox, error });
+                    return Ok(Ended::SinkAway { waiting: status.outbox.unwrap_or_default(), error });
                 }
             }
         }
@@ -135,7 +135,7 @@ fn left(runs: &[RunView], status: &Status) -> String {
     if status.idle || runs.iter().any(|view| view.run.is_open()) {
         return String::new();
     }
-    match (status.outbox, status.leased_jobs + status.pending_jobs) {
+    match (status.outbox.unwrap_or_default(), status.leased_jobs + status.pending_jobs) {
         (0, 0) => String::new(),
         (0, jobs) => format!("; {} to make", counted(jobs, "other call", "other calls")),
         (outbox, _) => format!("; {} to write to the {}", counted(outbox, "entry", "entries"), status.sink.kind),
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn an_unavailable_sink_is_waited_for_while_there_is_something_to_read_and_a_limited_time_after() {
         let status = |leased_jobs, outbox, healthy| {
-            let mut status = Status { leased_jobs, outbox, ..Status::default() };
+            let mut status = Status { leased_jobs, outbox: Some(outbox), ..Status::default() };
             status.sink.healthy = healthy;
             status
         };

@@ -30,7 +30,7 @@ impl Service {
         self.health_book.look(self.faults())
     }
 
-    /// The health of some shops. Faults of the installation are shown without host and user names.
+    /// The health of some shops. Faults of the installation are shown without names and numbers.
     pub(super) fn health_of(&self, of: &HashSet<ShopId>) -> Result<Health, StoreError> {
         let faults = self.faults();
         let said: Vec<Fault> = faults.iter().map(without_names).collect();
@@ -158,13 +158,17 @@ impl Service {
     }
 }
 
-/// A fault for a restricted key: the sink's error names hosts and users.
+/// A fault for a restricted key: errors name hosts, users and folders, and numbers count the documents of all shops.
 fn without_names(fault: &Fault) -> Fault {
     let text = match fault.code {
-        Code::SinkUnavailable => "MySQL takes no documents now; they wait in the outbox".to_owned(),
-        _ => fault.text.clone(),
+        Code::SinkUnavailable => "MySQL takes no documents now; they wait in the outbox",
+        Code::ArchiveMoving => "documents move to MySQL; until then MySQL and the API do not show all documents",
+        Code::OutboxFull => "the outbox is full, so fetching pauses",
+        Code::NoRoom => "nothing can be written now",
+        Code::RestorePending => "the shops in MySQL are not restored yet",
+        _ => &fault.text,
     };
-    Fault { text, ..fault.clone() }
+    Fault { text: text.to_owned(), ..fault.clone() }
 }
 
 /// Text about a wrong clock, in whole minutes: a reason with a new text counts as a change.

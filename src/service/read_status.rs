@@ -1,7 +1,7 @@
 //! Reads the status of the installation, whether it is idle, and the counts of calls for the metrics.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +14,21 @@ use crate::sync::LaneView;
 
 /// Most jobs counted per queue.
 const COUNTED_MAX: usize = 100_000;
+/// Records of the outbox that are searched for those of some shops; a longer one counts as having some.
+const OUTBOX_RECORDS_MAX: usize = 200;
+
+/// How much there is to do.
+#[derive(Default)]
+struct WorkCounts {
+    is_idle: bool,
+    open_runs: u64,
+    pending_jobs: u64,
+    leased_jobs: u64,
+    parked: u64,
+}
 
 impl Service {
-    /// The status of the installation; with `of`, budgets and overdue streams of these shops only.
+    /// The status of the installation; with `of`, of these shops only, without numbers that count all shops together.
     ///
     /// # Errors
     /// `Unavailable` when the store cannot be read.
@@ -31,33 +43,33 @@ impl Service {
             }
         }
         let error = self.sink_health.error();
-        let (open_runs, parked) = match of {
-            None => (counters.open_runs, counters.parked),
-            Some(part) => self.counted(part)?,
+        let work = match of {
+            None => self.work_of_all(&counters)?,
+            Some(part) => self.work_of(part)?,
         };
         // The error names users and hosts, which a restricted key must not see.
         let shown = error.as_ref().map(|error| match of {
             None => error.clone(),
             Some(_) => "the database accepts no documents now".to_owned(),
         });
-        let totals = self.store.call_totals()?;
+        // Calls are counted by rule, for all shops together.
+        let totals = if of.is_none() { self.store.call_totals()? } else { Vec::new() };
         let calls_since = totals.iter().map(|total| total.since).min();
         let (logins, calls): (Vec<_>, Vec<_>) = totals.into_iter().partition(|total| total.rule == LOGIN_RULE);
-        let logins = logins.iter().map(|total| total.counts.total()).sum();
-        let (budgets, budgets_left_out) = self.budgets(of.map(|part| &part.accounts))?;
+        let for_all = |count: u64| of.is_none().then_some(count);
+        let (budgets, budgets_left_out) = self.budgets(of)?;
         Ok(Status {
-            // From the same counters, so that an idle status is consistent.
-            idle: self.is_idle_by(&counters)?,
-            open_runs,
-            pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
-            waiting_jobs: counters.waiting_jobs,
-            leased_jobs: counters.leased_jobs,
-            outbox: counters.outbox,
-            outbox_bytes: counters.outbox_bytes,
-            parked,
-            calls: calls.iter().map(|total| total.counts.total()).sum(),
-            refused_429: calls.iter().map(|total| total.counts.get(CallStatus::TooMany)).sum(),
-            logins,
+            idle: work.is_idle,
+            open_runs: work.open_runs,
+            pending_jobs: work.pending_jobs,
+            waiting_jobs: for_all(counters.waiting_jobs),
+            leased_jobs: work.leased_jobs,
+            outbox: for_all(counters.outbox),
+            outbox_bytes: for_all(counters.outbox_bytes),
+            parked: work.parked,
+            calls: for_all(calls.iter().map(|total| total.counts.total()).sum()),
+            refused_429: for_all(calls.iter().map(|total| total.counts.get(CallStatus::TooMany)).sum()),
+            logins: for_all(logins.iter().map(|total| total.counts.total()).sum()),
             calls_since,
             budgets,
             budgets_left_out,
@@ -79,11 +91,46 @@ impl Service {
         Ok(HealthView { level: health.level, reasons: health.reasons.clone() })
     }
 
-    /// Number of open runs and parked jobs of some shops.
-    fn counted(&self, part: &StatusScope) -> Result<(u64, u64), StoreError> {
-        let open = self.store.open_runs()?.iter().filter(|run| part.shops.contains(&run.stream.shop)).count();
-        let parked: Result<u64, StoreError> = part.shops.iter().map(|shop| self.store.parked_of(shop)).sum();
-        Ok((open as u64, parked?))
+    fn work_of_all(&self, counters: &Counters) -> Result<WorkCounts, StoreError> {
+        Ok(WorkCounts {
+            // From the same counters, so that an idle status is consistent.
+            is_idle: self.is_idle_by(counters)?,
+            open_runs: counters.open_runs,
+            pending_jobs: counters.ready_jobs.saturating_sub(counters.leased_jobs) + counters.retrying_jobs,
+            leased_jobs: counters.leased_jobs,
+            parked: counters.parked,
+        })
+    }
+
+    /// The work of some shops: nothing in it depends on other shops.
+    fn work_of(&self, part: &StatusScope) -> Result<WorkCounts, StoreError> {
+        let mut work = WorkCounts::default();
+        let mut is_active = false;
+        let shops = self.store.shops()?;
+        let own: HashMap<&str, &Shop> =
+            shops.iter().filter(|shop| part.shops.contains(&shop.id)).map(|shop| (shop.id.as_str(), shop)).collect();
+        let may_run = |shop: &Shop, resource: &str| {
+            shop.state == ShopState::Active && shop.syncs(resource) && self.definition(resource).is_some()
+        };
+        for run in self.store.open_runs()?.iter().filter(|run| run.is_open()) {
+            let Some(&shop) = own.get(run.stream.shop.as_str()) else { continue };
+            work.open_runs += 1;
+            is_active |= may_run(shop, &run.stream.resource);
+        }
+        for &shop in own.values() {
+            work.parked += self.store.parked_of(&shop.id)?;
+            for resource in self.store.resources_with_jobs(&shop.id)? {
+                for queue in Queue::all_of(&shop.id, &resource) {
+                    let (ready, leased) = self.store.count_jobs_and_leases(&queue, COUNTED_MAX)?;
+                    work.pending_jobs += ready.saturating_sub(leased) as u64;
+                    work.leased_jobs += leased as u64;
+                    is_active |= ready > 0 && may_run(shop, &resource);
+                }
+            }
+        }
+        let is_busy = is_active || self.is_moving_archive() || self.is_checking_sink();
+        work.is_idle = !is_busy && !self.store.outbox_has_documents_of(&part.shops, OUTBOX_RECORDS_MAX)?;
+        Ok(work)
     }
 
     /// Until when logins are paused; none: they are not.
@@ -154,9 +201,9 @@ impl Service {
     }
 
     /// The busiest budgets, by account and rule, and how many more there are.
-    fn budgets(&self, accounts: Option<&HashSet<String>>) -> Result<(Vec<BudgetStatus>, u64), StoreError> {
+    fn budgets(&self, of: Option<&StatusScope>) -> Result<(Vec<BudgetStatus>, u64), StoreError> {
         let mut lanes = self.engine.lanes();
-        lanes.retain(|lane| accounts.is_none_or(|accounts| accounts.contains(&lane.key.account)));
+        lanes.retain(|lane| of.is_none_or(|part| part.accounts.contains(&lane.key.account)));
         let now = self.store.clock().now();
         let left_out = lanes.len().saturating_sub(BUDGETS_SHOWN_MAX);
         if left_out > 0 {
@@ -169,7 +216,8 @@ impl Service {
             .into_iter()
             .map(|lane| {
                 let mut waiting = 0;
-                for queue in &lane.queues {
+                // Other shops may use the account too.
+                for queue in lane.queues.iter().filter(|queue| of.is_none_or(|part| part.shops.contains(&queue.shop))) {
                     waiting += self.store.count_jobs(queue, COUNTED_MAX)? as u64;
                 }
                 Ok(BudgetStatus {

@@ -19,25 +19,32 @@ pub struct StatusScope {
 /// The status of the installation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Status {
-    /// Nothing to do now: no open run, no due job, an empty outbox.
+    /// Nothing to do now: no open run, no due job, an empty outbox. For a key that is limited to shops: for these shops.
     pub idle: bool,
     pub open_runs: u64,
-    /// Due now, or failed and to be retried.
+    /// Due now, or failed and to be retried; for a key that is limited to shops, due now.
     pub pending_jobs: u64,
-    /// Delayed: retries, and later reads of documents that may still change.
-    pub waiting_jobs: u64,
+    /// Delayed: retries, and later reads of documents that may change. Null: counted for all shops, and the key is limited.
+    #[schema(required)]
+    pub waiting_jobs: Option<u64>,
     pub leased_jobs: u64,
-    /// Entries waiting for the sink.
-    pub outbox: u64,
-    pub outbox_bytes: u64,
+    /// Entries waiting for the sink. Null as `waiting_jobs`.
+    #[schema(required)]
+    pub outbox: Option<u64>,
+    /// Null as `waiting_jobs`.
+    #[schema(required)]
+    pub outbox_bytes: Option<u64>,
     pub parked: u64,
-    /// Calls to the marketplace since `calls_since`, over all restarts; without logins.
-    pub calls: u64,
-    /// Of the calls, those answered 429.
-    pub refused_429: u64,
-    /// Logins since `calls_since`.
-    pub logins: u64,
-    /// When counting began. Null: no call was made yet.
+    /// Calls to the marketplace since `calls_since`, over all restarts; without logins. Null as `waiting_jobs`.
+    #[schema(required)]
+    pub calls: Option<u64>,
+    /// Of the calls, those answered 429. Null as `waiting_jobs`.
+    #[schema(required)]
+    pub refused_429: Option<u64>,
+    /// Logins since `calls_since`. Null as `waiting_jobs`.
+    #[schema(required)]
+    pub logins: Option<u64>,
+    /// When counting began. Null: no call was made yet, or as `waiting_jobs`.
     #[serde(serialize_with = "clock::serialize_opt")]
     #[schema(required, value_type = Option<Timestamp>)]
     pub calls_since: Option<Timestamp>,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{FieldError, ServiceError};
 use crate::catalog::Definition;
+use crate::domain::terminal::is_invisible;
 
 /// Most resources of one shop.
 pub const RESOURCES_MAX: usize = 100;
@@ -20,12 +21,19 @@ pub const KEY_DAYS_MAX: u32 = 3650;
 /// A check of one text; the error says what is allowed.
 pub type TextRule = fn(&str) -> Result<(), String>;
 
-/// Checks a name: 1 to 100 characters, no control characters, not only white space.
+/// Checks a name: 1 to 100 characters, no control, bidi or zero-width characters, not only white space.
 ///
 /// # Errors
 /// What is allowed.
 pub fn name(text: &str) -> Result<(), String> {
     let length = text.chars().count();
+    if let Some((at, letter)) = text.chars().enumerate().find(|(_, letter)| is_invisible(*letter)) {
+        return Err(format!(
+            "contains U+{:04X} at character {}, which cannot be seen, so that two names could look the same; remove it",
+            u32::from(letter),
+            at + 1
+        ));
+    }
     if (1..=100).contains(&length) && !text.chars().any(char::is_control) && !text.trim().is_empty() {
         return Ok(());
     }
@@ -118,5 +126,31 @@ impl FieldErrors {
 
     pub(super) fn finish(self) -> Result<(), ServiceError> {
         if self.0.is_empty() { Ok(()) } else { Err(ServiceError::Invalid(self.0)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::name;
+
+    #[test]
+    fn a_name_has_no_characters_that_cannot_be_seen() {
+        for sound in ["Shop", "Schöne Grüße & Söhne", "متجر", "店舗 7", "Łódź – “café”", "😀"] {
+            assert_eq!(name(sound), Ok(()), "{sound}");
+        }
+        for (letter, at) in [
+            ("\u{202e}", "U+202E at character 5"),
+            ("\u{200b}", "U+200B at character 5"),
+            ("\u{200d}", "U+200D at character 5"),
+            ("\u{2066}", "U+2066 at character 5"),
+            ("\u{feff}", "U+FEFF at character 5"),
+            ("\u{ad}", "U+00AD at character 5"),
+            ("\u{e0041}", "U+E0041 at character 5"),
+            ("\u{2028}", "U+2028 at character 5"),
+        ] {
+            let why = name(&format!("Shop{letter} one")).unwrap_err();
+            assert!(why.contains(at) && why.contains("remove it"), "{why}");
+        }
+        assert!(name("bell\u{7}").unwrap_err().contains("no control characters"));
     }
 }

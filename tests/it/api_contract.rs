@@ -1,6 +1,7 @@
 //! The contract of the REST API, called through the front door of a small installation.
 
 mod again;
+mod bound;
 mod documents;
 mod system;
 pub(crate) mod world;
@@ -281,6 +282,8 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
         (r#"{"name":1,"client_id":null,"client_secret":[]}"#, 422, &["name", "client_id", "client_secret"]),
         (r#"{"name":" ","client_id":"a b","client_secret":"p w"}"#, 422, &["name", "client_id", "client_secret"]),
         (r#"{"name":"a\u0007","client_id":"c","client_secret":"s"}"#, 422, &["name"]),
+        (r#"{"name":"a\u202eb","client_id":"c","client_secret":"s"}"#, 422, &["name"]),
+        (r#"{"name":"a\u200b","client_id":"c","client_secret":"s"}"#, 422, &["name"]),
         (r#"{"name":"a","client_id":"c","client_secret":"s","nmae":1}"#, 422, &["nmae"]),
         (r#"{"name":"a","client_id":"c","client_secret":"s","resources":[]}"#, 422, &["resources"]),
         (
@@ -311,8 +314,10 @@ async fn bad_bodies_are_refused_with_the_place_of_the_offence() {
         ("DELETE", "/api/v1/shops/{one}?purge=yes", "", 400),
         ("PATCH", "/api/v1/shops/{one}", r#"{"resources":null}"#, 200),
         ("PATCH", "/api/v1/shops/{one}", r#"{"name":null}"#, 422),
+        ("PATCH", "/api/v1/shops/{one}", r#"{"name":"Shop\u2066 one"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"root"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","scope":"admin","shops":["{one}"]}"#, 422),
+        ("POST", "/api/v1/keys", r#"{"name":"n\ufeff"}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":0}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":1.5}"#, 422),
         ("POST", "/api/v1/keys", r#"{"name":"n","expires_days":30.0}"#, 201),
@@ -336,6 +341,8 @@ async fn what_is_refused_says_what_would_be_right() {
     );
     let unknown = reported(door.get("/api/v1/shops", "wb_expired").await);
     assert!(unknown.contains("unknown, expired or revoked; create one"), "{unknown}");
+    let unseen = reported(door.send("PATCH", "/api/v1/shops/{one}", r#"{"name":"Shop\u202e one"}"#).await);
+    assert!(unseen.contains("`name` contains U+202E at character 5") && unseen.contains("remove it"), "{unseen}");
     let none = reported(door.call("GET", "/api/v1/shops", None, None).await);
     assert!(none.starts_with("send `Authorization"), "{none}");
 }

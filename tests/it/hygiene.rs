@@ -258,6 +258,15 @@ fn proxies_are_addresses_and_networks() {
     }
 }
 
+#[test]
+fn names_with_characters_that_cannot_be_seen_are_refused_by_commands() {
+    let folder = Folder::bare();
+    let refused = folder.run(&["keys", "create", "--name", "b\u{200b}i"]).expect(2);
+    says(&refused.err, &["--name contains U+200B at character 2", "remove it"]);
+    let add = ["shops", "add", "--name", "Shop\u{202e}", "--client-id", "c"];
+    says(&folder.feed(&add, "s").expect(2).err, &["--name contains U+202E at character 5"]);
+}
+
 /// A key's answer to a request that needs an admin key.
 async fn administers(serving: &Serving, key: &str) -> bool {
     let request = reqwest::Client::new().get(format!("{}/api/v1/keys", serving.base)).bearer_auth(key);

@@ -79,15 +79,19 @@ function headline(status, names) {
 }
 
 function tiles(status) {
+  // A key that is limited to shops gets no numbers of all shops together.
+  const all = status.calls !== null;
   const tile = (name, value, note, kind) =>
     h('div', { class: `tile ${kind ?? ''}` }, h('span', {}, name), h('strong', {}, value), h('small', {}, note));
   return [
     tile('Open runs', number.format(status.open_runs), plural(status.shops.active, 'active shop', 'active shops')),
     tile('Jobs', number.format(status.pending_jobs + status.leased_jobs),
-      `${number.format(status.leased_jobs)} running, ${number.format(status.waiting_jobs)} waiting for their time`),
-    tile('Outbox', number.format(status.outbox), bytes(status.outbox_bytes)),
-    tile('Calls', number.format(status.calls), `${number.format(status.refused_429)} refused for their rate`,
-      status.refused_429 > 0 ? 'warn' : ''),
+      [`${number.format(status.leased_jobs)} running`, all ? `${number.format(status.waiting_jobs)} waiting for their time` : ''].filter(Boolean).join(', ')),
+    ...(all
+      ? [tile('Outbox', number.format(status.outbox), bytes(status.outbox_bytes)),
+        tile('Calls', number.format(status.calls), `${number.format(status.refused_429)} refused for their rate`,
+          status.refused_429 > 0 ? 'warn' : '')]
+      : []),
     tile('Parked', number.format(status.parked), status.parked ? 'see below' : 'nothing given up',
       status.parked > 0 ? 'warn' : ''),
     ...(status.logins_paused_until

@@ -91,11 +91,13 @@ fn choice<T>(choices: &[(&str, T)], default: &str) -> Value {
     json!({"type": "string", "enum": names, "default": default})
 }
 
-const NAME: &str =
-    "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$";
+/// Control, bidi and zero-width characters, as a class of a pattern; those beyond U+FFFF have no common syntax there.
+const NOT_IN_NAMES: &str = "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\
+                            \\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb";
 
 fn name() -> Value {
-    json!({"type": "string", "minLength": 1, "maxLength": 100, "pattern": NAME})
+    let (any, visible) = (format!("[^{NOT_IN_NAMES}]*"), format!("[^\\s{NOT_IN_NAMES}]"));
+    json!({"type": "string", "minLength": 1, "maxLength": 100, "pattern": format!("^{any}{visible}{any}$")})
 }
 
 fn id() -> Value {

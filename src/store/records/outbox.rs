@@ -8,7 +8,7 @@
 //! A record is a row of entries: version (8 bytes), length of the head and of the sealed part (4 bytes
 //! each, big end first), head as JSON, sealed part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::domain::{Checkpoint, Entry, ShopId, StreamId, Timestamp};
 use crate::store::codec::{decode, encode};
@@ -252,6 +252,21 @@ pub(crate) fn remove(tx: &mut Tx<'_>, positions: &[OutboxPosition]) -> Result<Ve
 }
 
 impl Store {
+    /// Whether documents or checkpoints of these shops wait for the sink. With more than `records_max` records it is not
+    /// looked for: then yes.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn outbox_has_documents_of(&self, shops: &HashSet<ShopId>, records_max: usize) -> Result<bool, StoreError> {
+        for (place, pair) in self.0.kv.scan(keyspace::OUTBOX, keyspace::OUTBOX).enumerate() {
+            let is_found = place >= records_max || resources(&pair?.1)?.iter().any(|(shop, _)| shops.contains(shop));
+            if is_found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Positions of the oldest entries, about `count` of them and about `bytes` (as stored).
     ///
     /// # Errors

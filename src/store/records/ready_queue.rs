@@ -15,7 +15,7 @@ use crate::store::error::StoreError;
 use crate::store::keyspace::{self, Queue};
 use crate::store::tx::active_leases::ActiveLeases;
 use crate::store::tx::counters::Counter;
-use crate::store::tx::handle::Store;
+use crate::store::tx::handle::{Store, lock_leases};
 use crate::store::tx::notify::Signal;
 use crate::store::tx::transaction::Tx;
 
@@ -235,6 +235,25 @@ impl Store {
             found.push(name);
         }
         Ok(found)
+    }
+
+    /// Ready jobs of a queue, up to about `limit`, and how many of them have an attempt under way.
+    ///
+    /// # Errors
+    /// The engine's read errors.
+    pub fn count_jobs_and_leases(&self, queue: &Queue, limit: usize) -> Result<(usize, usize), StoreError> {
+        let prefix = queue.prefix();
+        let (mut ready, mut leased) = (0, 0);
+        for pair in self.0.kv.scan(&prefix, &prefix) {
+            let record: QueuedJobs = decode("ready jobs", &pair?.1)?;
+            ready += record.len();
+            let active = lock_leases(&self.0.active_leases);
+            leased += record.jobs(usize::MAX, |seq, _| active.holds(seq)).len();
+            if ready >= limit {
+                break;
+            }
+        }
+        Ok((ready, leased))
     }
 
     /// Ready jobs of a queue, up to `limit`.
