@@ -40,6 +40,10 @@ impl SourceUrl {
         self.0.scheme() == "https"
     }
 
+    pub fn as_url(&self) -> &Url {
+        &self.0
+    }
+
     pub fn into_url(self) -> Url {
         self.0
     }
