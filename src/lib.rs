@@ -52,6 +52,7 @@
 //! - **Invariants are checked** in release builds too: a violation pauses its shop.
 //!   `store::tests::books::a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other`
 //! - **One token a credential**, renewed before it expires. `it::sync::tokens_that_end_during_a_run_are_renewed_before_they_do`
+//! - **One source an installation.** No secret and no token reaches a host that it was not proved at. `it::one_source`
 //! - **A whole list is proved, not assumed.** A walk without proof that it reached the end is `unproved`, never complete.
 //!   `it::whole_list`
 //! - **An error is not the end of a list**, and a list that repeats itself ends with that reason.

@@ -12,8 +12,9 @@ use super::{App, is_initialized};
 use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, WITHOUT_OFFSET, WITHOUT_OFFSET_HINT};
 use crate::config::Config;
-use crate::domain::{ListParams, Mode, Next, Page, Shop, ShopState, counted};
+use crate::domain::{ListParams, Mode, Next, OtherSource, Page, Shop, ShopState, counted};
 use crate::sink::Mysql;
+use crate::sink::mysql::SourceClaim;
 use crate::source::pages::{self, Parsed};
 use crate::source::{Credentials, Position, Walk};
 use crate::store::StoreError;
@@ -25,11 +26,28 @@ impl App {
     /// Checks the configuration against the marketplace and MySQL.
     pub async fn check(config: &Config) -> Vec<Finding> {
         let mut findings = Vec::new();
+        let opened = is_initialized(&config.data_dir).then(|| Caller::open(config));
+        let adopts = match &opened {
+            None => false,
+            Some(Ok(caller)) => !caller.store.is_unused().unwrap_or(true),
+            Some(Err(_)) => true,
+        };
+        let claim = SourceClaim { origin: config.source.origin(), adopts };
         let mysql = config.mysql_url.as_ref();
         let mysql = mysql.map(|url| Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone()));
+        let mysql = mysql.map(|mysql| mysql.map(|mysql| mysql.claimed_by(claim)));
         let reachable = mysql.as_ref().and_then(|mysql| mysql.as_ref().ok());
-        let opened = is_initialized(&config.data_dir).then(|| Caller::open(config));
+        let other = match reachable {
+            // What else is wrong with MySQL is reported below.
+            Some(mysql) => mysql.other_source().await.unwrap_or(None),
+            None => None,
+        };
+        if let Some(other) = &other {
+            findings.push(Finding::fail("source", other.to_string()));
+        }
         match opened {
+            // Nothing is called, and no shop taken over.
+            None | Some(Ok(_)) if other.is_some() => {}
             None => findings.push(shops_to_restore(config, None, reachable).await),
             Some(Ok(caller)) => {
                 check_shops(&caller, reachable, &mut findings).await;
@@ -40,7 +58,10 @@ impl App {
                     "not checked: a running waybill uses the store; ask its GET /api/v1/shops and /api/v1/status";
                 findings.push(Finding::ok("shops", what));
             }
-            Some(Err(error)) => findings.push(Finding::fail("store", format!("{error:#}"))),
+            Some(Err(error)) => {
+                let is_other = error.downcast_ref::<OtherSource>().is_some();
+                findings.push(Finding::fail(if is_other { "source" } else { "store" }, format!("{error:#}")));
+            }
         }
         match mysql {
             Some(Ok(mysql)) => check_mysql(&mysql, &mut findings).await,

@@ -6,6 +6,7 @@
 //! | `master_key` | reads the key file, creates it at the first start |
 //! | `private_files` | closes the data directory to other users |
 //! | `secret_file` | files that only their owner can read |
+//! | `source_check` | opens the sink; refuses a data directory or a schema of another source |
 //! | `start_and_stop`, `story` | log lines about the start and the stop, and about runs that end |
 //! | `token_store` | tokens sealed in the store |
 //!
@@ -33,6 +34,7 @@ mod private_files;
 pub mod schema;
 pub(crate) mod secret_file;
 mod single_call;
+mod source_check;
 mod start_and_stop;
 pub mod state;
 mod story;
@@ -57,11 +59,12 @@ use crate::domain::{Clock, RetryPolicy, Timestamp};
 use crate::http;
 use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
-use crate::sink::{Archive, Mysql, Sink, SinkHealth, writer};
+use crate::sink::{Sink, SinkHealth, writer};
 use crate::source::{Source, SourceConfig};
 use crate::store::{self, Counters, Store, StoreError};
 use crate::sync::schedule::{Work, run_jobs};
 use crate::sync::{Engine, EngineDeps};
+use source_check::SourceRule;
 use token_store::PersistentTokens;
 
 pub(crate) use master_key::is_made as is_master_key_made;
@@ -128,7 +131,7 @@ impl App {
     }
 
     async fn start_with(config: Config, means: Means, only: Selection) -> anyhow::Result<App> {
-        let app = App::open(config, Some(only), means).await?;
+        let app = App::open(config, Some(only), means, SourceRule::Same).await?;
         if let Err(error) = app.service.restore().await {
             let restoring = app.service.clone().restore_later(app.stop.clone(), error);
             app.spawn("restore from MySQL", restoring);
@@ -143,15 +146,29 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
-        let app = App::open(config, None, Means::Commands).await?;
+        let app = App::open(config, None, Means::Commands, SourceRule::Same).await?;
         if let Err(error) = app.service.restore().await {
             tracing::warn!(%error, "failed to restore from MySQL; shops of an earlier data directory, if any, are not known yet");
         }
         Ok(app)
     }
 
+    /// As [`App::at_rest`], for `waybill source move`: whatever source the data directory and the schema belong to.
+    /// Nothing is restored.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn for_source_move(config: Config) -> anyhow::Result<App> {
+        App::open(config, None, Means::Commands, SourceRule::Moves).await
+    }
+
     /// `runs`: the streams to work on; None: the engine is at rest.
-    async fn open(config: Config, runs: Option<Selection>, means: Means) -> anyhow::Result<App> {
+    async fn open(
+        config: Config,
+        runs: Option<Selection>,
+        means: Means,
+        source_rule: SourceRule,
+    ) -> anyhow::Result<App> {
         // Before any part starts and counts.
         let metrics = service::recorder();
         let timetable = config.schedule.clone();
@@ -161,6 +178,7 @@ impl App {
         let store = open_store(&config, &master, &clock)?;
         store.bound_parked(config.limits.parked_max);
         let found = store.counters()?;
+        let sink = source_check::open_sink(&config, &store, source_rule).await?;
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let open_files = machine::OpenFileBudget::for_calls(config.source.in_flight_max);
         let source_config = SourceConfig { in_flight_max: open_files.calls, ..source_config(&config.source) };
@@ -183,7 +201,6 @@ impl App {
             health_book.look_first()?;
         }
         let engine = if runs.is_some() { Engine::start(deps).await? } else { Engine::at_rest(deps) };
-        let sink = open_sink(&config, &store)?;
         let (sink_health, closing) = (SinkHealth::default(), CancellationToken::new());
         let service = Service::new(ServiceDeps {
             store: store.clone(),
@@ -374,13 +391,6 @@ impl App {
     fn spawn(&self, part: &'static str, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.tasks.spawn(self.store.supervisor().supervise(part, work))
     }
-}
-
-/// Connects to nothing yet.
-fn open_sink(config: &Config, store: &Store) -> anyhow::Result<Sink> {
-    let definitions = config.definitions.clone();
-    let Some(url) = &config.mysql_url else { return Ok(Sink::Archive(Archive::new(store.clone(), definitions))) };
-    Ok(Sink::Mysql(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), definitions)?)))
 }
 
 async fn persist_drift_periodically(engine: Engine, stop: CancellationToken) {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{master_key, source_config, token_store::PersistentTokens};
+use super::{master_key, source_check, source_config, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
 use crate::domain::{Clock, ListParams, Page, Shop, ShopState};
 use crate::source::pages;
 use crate::source::{Budget, Call, Credentials, Outcome, Position, Source, SourceError};
-use crate::store::{Store, StoreError};
+use crate::store::{Secrets, Store, StoreError};
 
 /// The store and the marketplace client, without the engine.
 pub(super) struct Caller<'a> {
@@ -32,10 +32,15 @@ impl<'a> Caller<'a> {
     /// Opens the data directory.
     ///
     /// # Errors
-    /// The store does not open, the master key is wrong, or a URL is unusable.
+    /// The store does not open or belongs to another source, the master key is wrong, or a URL is unusable.
     pub(super) fn open(config: &'a Config) -> anyhow::Result<Caller<'a>> {
         let master = master_key::obtain(&config.master_key, &config.data_dir)?;
         let store = Store::open(&config.data_dir, &master, Clock::system())?;
+        let origin = config.source.origin();
+        if let Some(other) = source_check::other_source(&store, &origin, &config.data_dir)? {
+            return Err(other.into());
+        }
+        store.use_source(origin);
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let source = Source::new(source_config(&config.source), tokens, Clock::system())?;
         Ok(Caller { config, store, source })
@@ -69,8 +74,8 @@ impl<'a> Caller<'a> {
     /// # Errors
     /// They cannot be read.
     pub(super) fn credentials(&self, shop: &Shop) -> Result<Credentials, StoreError> {
-        let secrets = self.store.secrets(&shop.id)?;
-        Ok(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret })
+        let Secrets { client_id, client_secret, proved_at } = self.store.secrets(&shop.id)?;
+        Ok(Credentials { client_id, client_secret, proved_at })
     }
 
     /// Makes one call when its budget allows it. Persists a `Retry-After`, which later processes honour.

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use crate::domain::calls::CallStatus;
 use crate::source::{StoredToken, TokenStore};
-use crate::store::{LOGIN_RULE, Store};
+use crate::store::{LOGIN_RULE, Store, Token};
 
 /// Stores tokens sealed. The login host's pause is kept under [`LOGIN_RULE`], with an empty account.
 pub(super) struct PersistentTokens(Store);
@@ -19,12 +19,14 @@ impl PersistentTokens {
 
 impl TokenStore for PersistentTokens {
     fn load(&self, client_id: &str) -> Option<StoredToken> {
-        self.0.token(client_id).map(|(token, expires_at)| StoredToken { token, expires_at })
+        let Token { token, expires_at, origin } = self.0.token(client_id)?;
+        Some(StoredToken { token, expires_at, origin })
     }
 
     fn store<'a>(&'a self, client_id: &'a str, kept: StoredToken) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            if let Err(error) = self.0.save_token(client_id, &kept.token, kept.expires_at).await {
+            let StoredToken { token, expires_at, origin } = kept;
+            if let Err(error) = self.0.save_token(client_id, Token { token, expires_at, origin }).await {
                 error.warn("failed to store a token; the next start logs in again");
             }
         })

@@ -2,6 +2,7 @@
 
 use crate::app::NoSuchShop;
 use crate::config::ConfigError;
+use crate::domain::OtherSource;
 use crate::service::ServiceError;
 
 /// Why a command failed.
@@ -16,6 +17,8 @@ impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> CommandError {
         match error.downcast::<NoSuchShop>() {
             Ok(named) => named.into(),
+            // The configuration is for another source than the data.
+            Err(error) if error.is::<OtherSource>() => CommandError::Usage(error.to_string()),
             Err(error) => CommandError::Failed(error),
         }
     }

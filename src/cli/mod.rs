@@ -29,6 +29,7 @@ mod serve;
 mod server;
 mod shops;
 mod shutdown;
+mod source;
 mod state;
 mod status;
 mod sync;
@@ -83,6 +84,7 @@ enum Command {
     Status(status::Args),
     Keys(keys::Args),
     Shops(shops::Args),
+    Source(source::Args),
     #[command(hide = true)]
     Generate(generate::Args),
     /// Print the version
@@ -175,6 +177,7 @@ async fn dispatch(arguments: Arguments) -> CommandResult {
         Command::Schema(args) => Box::pin(schema::run(args, config, out)).await,
         Command::Keys(args) => Box::pin(keys::run(args, config, out)).await,
         Command::Shops(args) => Box::pin(shops::run(args, config, out)).await,
+        Command::Source(args) => Box::pin(source::run(args, config, out)).await,
         Command::Generate(args) => generate::run(args, self::arguments(), out),
         Command::Version => version(out),
     }

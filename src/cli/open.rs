@@ -41,9 +41,7 @@ pub(super) fn draft(path: Option<&Path>, environment: &BTreeMap<String, String>)
 /// server does the same.
 pub(super) async fn at_rest(config: Config, alternative: Alternative) -> Result<App, CommandError> {
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::at_rest(config)
-        .await
-        .map_err(|error| CommandError::Failed(in_use::explain(error, &data_dir, listen, alternative)))
+    Ok(App::at_rest(config).await.map_err(|error| in_use::explain(error, &data_dir, listen, alternative))?)
 }
 
 /// The configuration file and the data directory of a command, as text: where it looked.
@@ -104,9 +102,7 @@ pub(super) fn nothing_yet(config: &Config, shop: Option<&str>) -> Result<Option<
 pub(super) async fn start(config: Config, only: Selection, alternative: Alternative) -> Result<App, CommandError> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start_pass(config, only)
-        .await
-        .map_err(|error| CommandError::Failed(in_use::explain(error, &data_dir, listen, alternative)))
+    Ok(App::start_pass(config, only).await.map_err(|error| in_use::explain(error, &data_dir, listen, alternative))?)
 }
 
 /// Checks an argument by one of the API's rules, before anything is opened.

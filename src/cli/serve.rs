@@ -93,7 +93,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
 async fn start(config: Config) -> Result<App, CommandError> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    App::start(config).await.map_err(|error| CommandError::Failed(in_use::explain(error, &data_dir, listen, STATUS)))
+    Ok(App::start(config).await.map_err(|error| in_use::explain(error, &data_dir, listen, STATUS))?)
 }
 
 /// Listens on the address of a key. If the port is taken because this data directory is served already, says that.

@@ -14,7 +14,7 @@ use super::problem::{ConfigError, ConfigProblem};
 use super::settings::KeyLines;
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::schedule::Timetable;
-use crate::domain::{Auth, SourceUrl};
+use crate::domain::{Auth, SourceOrigin, SourceUrl};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -103,6 +103,13 @@ pub struct Limits {
     pub parked_max: u64,
     /// How long a stop waits for work in flight.
     pub drain: Duration,
+}
+
+impl SourceSettings {
+    /// Where calls and logins go: an installation belongs to one.
+    pub fn origin(&self) -> SourceOrigin {
+        SourceOrigin::new(&self.base_url, &self.token_url, &self.auth)
+    }
 }
 
 impl Config {

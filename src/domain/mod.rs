@@ -55,7 +55,7 @@ pub use run_id::RunId;
 pub use shop::{Shop, ShopState};
 pub use shop_id::ShopId;
 pub use source_access::{Auth, AuthScheme, SourceUrl};
-pub use source_origin::SourceOrigin;
+pub use source_origin::{OtherSource, RecordedSource, SourceOrigin};
 pub use step::{Failure, FetchedDocument, Next, Page, Rejected, Row, StepOutput, WalkRule};
 pub use stream::{Checkpoint, ListParams, StreamId};
 pub use stream_status::{StreamError, StreamStatus, Trouble, TroubleKind, Unproved};

@@ -74,6 +74,51 @@ impl fmt::Display for SourceOrigin {
     }
 }
 
+/// What a data directory or a schema says of the source that its shops belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordedSource {
+    Known(SourceOrigin),
+    /// A move to this source is not finished.
+    Moving(SourceOrigin),
+    /// It has shops, and no record of their source.
+    Unknown,
+}
+
+/// A data directory or a schema belongs to another source than the configured one: no call, login or takeover.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct OtherSource {
+    /// Such as `the data directory data`.
+    pub place: String,
+    pub recorded: RecordedSource,
+    pub configured: SourceOrigin,
+}
+
+impl fmt::Display for OtherSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOVE: &str = "run `waybill source move`, which asks, and proves each shop's credentials there first";
+        let OtherSource { place, recorded, configured } = self;
+        match recorded {
+            RecordedSource::Moving(to) if to == configured => write!(
+                f,
+                "the move of {place} to this source ({to}) is not finished, so nothing is called; run `waybill source \
+                 move` again, which goes on where it stopped"
+            ),
+            RecordedSource::Known(recorded) | RecordedSource::Moving(recorded) => write!(
+                f,
+                "{place} belongs to another source ({recorded}) than [source] names ({configured}), so nothing was \
+                 called. Put source.base_url, source.token_url and source.auth back; or, to read its shops from the new \
+                 address, {MOVE}"
+            ),
+            RecordedSource::Unknown => write!(
+                f,
+                "{place} has shops of an earlier release, which did not record their source, and the data directory, \
+                 which could say it, is empty; so nothing was called. If they are shops of the configured source \
+                 ({configured}), {MOVE}"
+            ),
+        }
+    }
+}
+
 impl Address {
     fn of(url: &Url) -> Address {
         // The parser lowers case, decodes the host, resolves dots of the path and drops the scheme's own port.

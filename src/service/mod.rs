@@ -22,6 +22,7 @@
 //! | `staleness` | alarm before rows leave the API's history |
 //! | `status`, `read_status`, `readiness`, `metrics` | the status page, `/readyz`, the Prometheus page |
 //! | `restore` | restores an empty data directory from MySQL |
+//! | `source_move` | moves an installation to another source |
 //! | `idempotency` | stored responses of repeated requests |
 //!
 //! What always holds: every future may be dropped at any await (a client disconnects, a timeout), and a change is then
@@ -50,6 +51,7 @@ mod runs;
 mod shops;
 mod sink_check;
 mod sink_progress;
+mod source_move;
 mod staleness;
 mod status;
 pub mod validation;
@@ -63,6 +65,7 @@ pub use keys::{KeyGrant, KeyView, MintedKey, NewKey};
 pub(crate) use metrics::recorder;
 pub use readiness::Readiness;
 pub use shops::ShopPatch;
+pub use source_move::{Proof, SourceMove, SourceMoveError};
 pub use status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Overdue, ShopCounts, SinkStatus, Status, StatusScope};
 
 pub(crate) use crate::sink::filter::held;

@@ -193,6 +193,7 @@ impl Service {
         let credentials = Credentials {
             client_id: client_id.to_owned(),
             client_secret: SecretString::from(client_secret.expose_secret().to_owned()),
+            proved_at: None,
         };
         match self.source.prove(&credentials).await {
             Ok(()) => Ok(()),

@@ -1,8 +1,8 @@
 //! The client of the marketplace's API: one call, one request, one [`Outcome`].
 //!
 //! Called by the lanes and, to prove credentials, by the service and `waybill check`. What always holds: a call
-//! sends at most one request; a redirect is never followed, so a token reaches no other host; a
-//! body is never buffered beyond its limit; the caller learns whether a slot of the budget was used.
+//! sends at most one request; a redirect is never followed, and credentials that were proved at another source are not
+//! sent, so neither they nor a token reach another host; a body is never buffered beyond its limit; the caller learns whether a slot of the budget was used.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use url::Url;
 
 use super::body::{read_some, read_whole};
 use super::client_config::{SourceConfig, SourceConfigError, http_client, wrong};
-use super::credentials::{Credentials, TokenStore};
+use super::credentials::{Credentials, Purpose, TokenStore};
 use super::dates::Dates;
 use super::headers::{Quota, next_link, retry_after};
 use super::http::encoded;
@@ -25,7 +25,7 @@ use super::outcome::{Call, Ending, Outcome};
 use super::pace::Pace;
 use super::problem::{SourceError, clean, content_type, from_status, host_of, is_json, root_cause};
 use super::token::{Bearer, Tokens};
-use crate::domain::{Auth, Clock};
+use crate::domain::{Auth, Clock, SourceOrigin};
 
 /// Bytes read of an error's body; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
@@ -73,6 +73,7 @@ pub struct Source {
     pace: Option<Pace>,
     closed: CancellationToken,
     auth: Auth,
+    origin: Arc<SourceOrigin>,
     tokens: Tokens,
     clock: Clock,
     dates: Arc<Dates>,
@@ -99,7 +100,9 @@ impl Source {
         let http = http_client(&config, secure)?;
         let closed = CancellationToken::new();
         let dates = Arc::new(Dates::new(clock.clone()));
+        let origin = Arc::new(SourceOrigin::new(&config.base_url, &config.token_url, &config.auth));
         let deps = LoginDeps {
+            origin: Arc::clone(&origin),
             pace: login_pace,
             closed: closed.clone(),
             dates: Arc::clone(&dates),
@@ -114,6 +117,7 @@ impl Source {
             pace,
             closed,
             auth: config.auth,
+            origin,
             tokens: Tokens::new(login, store, clock.clone()),
             clock,
             dates,
@@ -156,15 +160,21 @@ impl Source {
         if self.has_logins() { self.tokens.login(credentials) } else { None }
     }
 
-    /// Logs in to check the credentials. Succeeds at once where there is no login host: the first call shows.
+    /// Logs in to check the credentials, unless they were proved at another source. Succeeds at once where there is no
+    /// login host: the first call shows.
     ///
     /// # Errors
     /// `Refused`, `LoginBlocked`, `LoginUnavailable`. Cancel safe.
     pub async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
         if !self.auth.has_logins() {
-            return Ok(());
+            return credentials.check_source(&self.origin, Purpose::Proof);
         }
         self.tokens.prove(credentials).await
+    }
+
+    /// Where calls and logins go.
+    pub fn origin(&self) -> &SourceOrigin {
+        &self.origin
     }
 
     /// Whether credentials are sent to a login host for tokens, and not with each call.
@@ -232,6 +242,7 @@ impl Source {
             text.extend(encoded(value));
         }
         let url = Url::parse(&text).map_err(|_| unusable("path"))?;
+        credentials.check_source(&self.origin, Purpose::Calls)?;
         let mut request = Request::new(reqwest::Method::GET, url);
         let accept = HeaderValue::from_str(&call.media_type).map_err(|_| unusable("media_type"))?;
         request.headers_mut().insert(ACCEPT, accept);

@@ -38,7 +38,8 @@ async fn serving<F: Fn() -> Reply + Send + Sync + 'static>(reply: F) -> Server {
 /// Makes one call against a server that answers like this; returns how often it was called, too.
 async fn one(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (Outcome, usize) {
     let server = serving(reply).await;
-    let outcome = build(config(&server)).get(&credentials("me", "s"), &call()).await;
+    let source = build(config(&server));
+    let outcome = source.get(&credentials(&source, "me", "s"), &call()).await;
     (outcome, server.count("GET"))
 }
 
@@ -76,7 +77,7 @@ async fn a_call_is_one_request_with_token_and_media_type() {
         query: vec![("kind".to_owned(), "A&B é".to_owned()), ("page".to_owned(), "2".to_owned())],
         media_type: "application/vnd.any.v1+json".to_owned(),
     };
-    let outcome = source.get(&credentials("me", "s"), &call).await;
+    let outcome = source.get(&credentials(&source, "me", "s"), &call).await;
     assert_eq!(outcome.result.as_deref(), Ok(&br#"{"a":1.50}"#[..]), "bytes as received");
     assert_eq!((outcome.quota.limit, outcome.quota.remaining, outcome.ending), (Some(25), Some(24), Ending::Answered));
     let seen = server.seen().pop().unwrap();
@@ -162,8 +163,8 @@ async fn a_stalled_server_times_out_before_and_within_the_body() {
     for (bytes, ending) in cases {
         let server = serving(move || Reply::Stall(bytes.as_bytes().to_vec())).await;
         let source = build(SourceConfig { total_timeout: Duration::from_millis(300), ..config(&server) });
-        source.prove(&credentials("me", "s")).await.unwrap();
-        let outcome = source.get(&credentials("me", "s"), &call()).await;
+        source.prove(&credentials(&source, "me", "s")).await.unwrap();
+        let outcome = source.get(&credentials(&source, "me", "s"), &call()).await;
         assert_eq!((outcome.result, outcome.ending), (Err(SourceError::TimedOut), ending));
     }
 }
@@ -173,7 +174,7 @@ async fn a_refused_connection_uses_no_slot() {
     let server = serving(|| json("{}")).await;
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let source = build(SourceConfig { base_url: url(format!("http://{free}")), ..config(&server) });
-    let outcome = source.get(&credentials("me", "s"), &call()).await;
+    let outcome = source.get(&credentials(&source, "me", "s"), &call()).await;
     assert!(matches!(outcome.result, Err(SourceError::Unreachable(_))), "{:?}", outcome.result);
     assert!(!outcome.sent());
 }
@@ -220,7 +221,9 @@ async fn calls_that_wait_for_their_turn_are_not_sent_after_close() {
         let source = Arc::new(build(slow));
         let start = |client: usize| {
             let source = Arc::clone(&source);
-            tokio::spawn(async move { source.get(&credentials(&format!("client-{client}"), "s"), &call()).await })
+            tokio::spawn(
+                async move { source.get(&credentials(&source, &format!("client-{client}"), "s"), &call()).await },
+            )
         };
         let waiting: Vec<_> = (0..8).map(start).collect();
         while server.count("POST /token") == 0 {

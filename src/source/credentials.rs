@@ -6,8 +6,9 @@ use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use crate::domain::Timestamp;
+use super::problem::SourceError;
 use crate::domain::calls::CallStatus;
+use crate::domain::{SourceOrigin, Timestamp};
 
 /// Digest of a secret, to notice that it changed.
 pub(super) type Fingerprint = [u8; 32];
@@ -17,11 +18,38 @@ pub(super) type Fingerprint = [u8; 32];
 pub struct Credentials {
     pub client_id: String,
     pub client_secret: SecretString,
+    /// The only source that they may be sent to. None: they were just given, and only a proof may send them.
+    pub proved_at: Option<SourceOrigin>,
+}
+
+/// Why a login is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// For calls.
+    Calls,
+    /// To prove the credentials.
+    Proof,
 }
 
 impl Credentials {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Sha256::digest(self.client_secret.expose_secret().as_bytes()).into()
+    }
+
+    /// Whether they may be sent to a source: asked immediately before each login, and before each call that carries
+    /// them or their token.
+    ///
+    /// # Errors
+    /// `Refused`: they were proved somewhere else.
+    pub(super) fn check_source(&self, here: &SourceOrigin, purpose: Purpose) -> Result<(), SourceError> {
+        let proved_at = match &self.proved_at {
+            Some(proved_at) if proved_at == here => return Ok(()),
+            None if purpose == Purpose::Proof => return Ok(()),
+            Some(proved_at) => format!("were proved at another source ({proved_at})"),
+            None => "were not proved".to_owned(),
+        };
+        let reason = format!("the credentials {proved_at}, so they are not sent to this one ({here})");
+        Err(SourceError::Refused { reason })
     }
 }
 
@@ -31,6 +59,8 @@ pub struct StoredToken {
     pub token: SecretString,
     /// Wall clock.
     pub expires_at: Timestamp,
+    /// The source that issued it, and the only one that it is sent to.
+    pub origin: SourceOrigin,
 }
 
 /// Stores tokens, sealed, for the next start. Losing one costs a login, nothing else.

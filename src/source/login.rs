@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::credentials::{Credentials, TokenStore};
+use super::credentials::{Credentials, Purpose, TokenStore};
 use super::dates::Dates;
 use super::headers::{PAUSE_UNREADABLE, retry_after};
 use super::http::sensitive;
 use super::pace::Pace;
 use super::problem::{SourceError, host_of, problem_text, root_cause};
-use crate::domain::Backoff;
 use crate::domain::calls::CallStatus;
+use crate::domain::{Backoff, SourceOrigin};
 
 /// Backoff of all logins after answers that look like a blocked address.
 const BLOCK_BACKOFF: Backoff = Backoff::new(Duration::from_secs(600), Duration::from_secs(3600));
@@ -63,6 +63,7 @@ pub(super) enum LoginFailure {
 pub(super) struct Login {
     http: reqwest::Client,
     url: Url,
+    origin: Arc<SourceOrigin>,
     pace: Pace,
     closed: CancellationToken,
     gate: Mutex<Gate>,
@@ -72,6 +73,7 @@ pub(super) struct Login {
 
 /// What a login shares with the rest of the source.
 pub(super) struct LoginDeps {
+    pub(super) origin: Arc<SourceOrigin>,
     pub(super) pace: Pace,
     pub(super) closed: CancellationToken,
     pub(super) dates: Arc<Dates>,
@@ -80,12 +82,17 @@ pub(super) struct LoginDeps {
 
 impl Login {
     pub(super) fn new(http: reqwest::Client, url: Url, deps: LoginDeps) -> Login {
-        let LoginDeps { pace, closed, dates, store } = deps;
-        Login { http, url, pace, closed, gate: Mutex::new(Gate::default()), dates, store }
+        let LoginDeps { origin, pace, closed, dates, store } = deps;
+        Login { http, url, origin, pace, closed, gate: Mutex::new(Gate::default()), dates, store }
     }
 
-    /// Asks for a token. At most one request leaves.
-    pub(super) async fn ask(&self, credentials: &Credentials) -> Result<Granted, LoginFailure> {
+    /// The source whose login host this is.
+    pub(super) fn origin(&self) -> &SourceOrigin {
+        &self.origin
+    }
+
+    /// Asks for a token. At most one request leaves, and none with credentials of another source.
+    pub(super) async fn ask(&self, credentials: &Credentials, purpose: Purpose) -> Result<Granted, LoginFailure> {
         let authorization = basic(credentials).map_err(LoginFailure::Definite)?;
         self.gate().check(Instant::now()).map_err(LoginFailure::Definite)?;
         tokio::select! {
@@ -94,6 +101,7 @@ impl Login {
             () = self.pace.wait() => {}
         }
         let asked_at = Instant::now();
+        credentials.check_source(&self.origin, purpose).map_err(LoginFailure::Definite)?;
         self.gate().enter(asked_at).map_err(LoginFailure::Definite)?;
         let request = self
             .http

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::credentials::{Credentials, Fingerprint, StoredToken, TokenStore};
+use super::credentials::{Credentials, Fingerprint, Purpose, StoredToken, TokenStore};
 use super::http::sensitive;
 use super::login::{Granted, Login, LoginFailure};
 use super::problem::SourceError;
@@ -147,11 +147,11 @@ impl Tokens {
     /// # Errors
     /// As [`Tokens::bearer`].
     pub(super) async fn prove(&self, credentials: &Credentials) -> Result<(), SourceError> {
-        let secret = credentials.fingerprint();
+        credentials.check_source(self.0.login.origin(), Purpose::Proof)?;
         let result = {
             let mut clients = self.clients();
             let client = clients.entry(credentials.client_id.clone()).or_default();
-            self.start_login(client, credentials, secret)
+            self.start_login(client, credentials, Purpose::Proof)
         };
         wait_for_login(result).await.map(|_| ())
     }
@@ -195,7 +195,8 @@ impl Tokens {
         if self.clients().get(client_id).is_some_and(|client| client.loaded) {
             return;
         }
-        let stored = self.0.store.load(client_id).and_then(|stored| {
+        let issued = self.0.store.load(client_id).filter(|stored| stored.origin == *self.0.login.origin());
+        let stored = issued.and_then(|stored| {
             let left = Some(stored.expires_at.since(self.0.clock.now())).filter(|left| !left.is_zero())?;
             Bearer::new(&stored.token, Instant::now(), left.min(STORED_LIFE_MAX), None)
         });
@@ -208,6 +209,7 @@ impl Tokens {
     }
 
     fn find(&self, credentials: &Credentials) -> Result<FoundToken, SourceError> {
+        credentials.check_source(self.0.login.origin(), Purpose::Calls)?;
         let now = Instant::now();
         let secret = credentials.fingerprint();
         let mut clients = self.clients();
@@ -227,7 +229,7 @@ impl Tokens {
         } else if let Some((until, reason)) = client.backoff.as_ref().filter(|(until, _)| now < *until) {
             Err(SourceError::LoginUnavailable { after: *until - now, reason: reason.clone() })
         } else {
-            Ok(FoundToken::Login(self.start_login(client, credentials, secret)))
+            Ok(FoundToken::Login(self.start_login(client, credentials, Purpose::Calls)))
         };
         // Shortly before it expires a token is renewed in the background; it still serves this call.
         alive.map_or(next, |bearer| Ok(FoundToken::Bearer(bearer)))
@@ -235,7 +237,8 @@ impl Tokens {
 
     /// Joins the login under way for this secret, or starts one. It runs as a task of its own, so that
     /// dropping a waiter does not cancel it.
-    fn start_login(&self, client: &mut ClientState, credentials: &Credentials, secret: Fingerprint) -> LoginReceiver {
+    fn start_login(&self, client: &mut ClientState, credentials: &Credentials, purpose: Purpose) -> LoginReceiver {
+        let secret = credentials.fingerprint();
         if let Some(login) = client.login.as_ref().filter(|login| login.secret == secret)
             // A channel that closed without a result is a login that was cancelled.
             && login.result.has_changed().is_ok()
@@ -248,7 +251,7 @@ impl Tokens {
         let tokens = self.clone();
         let credentials = credentials.clone();
         tokio::spawn(async move {
-            let answer = tokens.0.login.ask(&credentials).await;
+            let answer = tokens.0.login.ask(&credentials, purpose).await;
             if let Some(pause) = tokens.0.login.take_unstored_pause() {
                 tokens.0.store.store_pause(pause).await;
             }
@@ -294,7 +297,8 @@ impl Tokens {
                 // The life left, as a wall-clock time.
                 let left = granted.life.saturating_sub(granted.asked_at.elapsed());
                 let expires_at = self.0.clock.now() + left;
-                (Ok(bearer), Some(StoredToken { token: granted.token, expires_at }))
+                let origin = self.0.login.origin().clone();
+                (Ok(bearer), Some(StoredToken { token: granted.token, expires_at, origin }))
             }
             Err(LoginFailure::Definite(error)) => {
                 if let SourceError::Refused { reason } = &error {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::test_server::{Server, answer, json};
 use super::{Call, Credentials, Source, SourceConfig, SourceError, StoredToken, TokenStore};
-use crate::domain::{Clock, SourceUrl, Timestamp};
+use crate::domain::{Auth, Clock, SourceOrigin, SourceUrl, Timestamp};
 
 /// A token store in memory, which notifies after each store.
 #[derive(Default)]
@@ -42,8 +42,10 @@ impl TokenStore for MemoryStore {
     }
 }
 
-pub(super) fn credentials(client_id: &str, secret: &str) -> Credentials {
-    Credentials { client_id: client_id.to_owned(), client_secret: SecretString::from(secret) }
+/// Credentials that were proved at this source.
+pub(super) fn credentials(source: &Source, client_id: &str, secret: &str) -> Credentials {
+    let proved_at = Some(source.origin().clone());
+    Credentials { client_id: client_id.to_owned(), client_secret: SecretString::from(secret), proved_at }
 }
 
 pub(super) fn url(text: String) -> SourceUrl {
@@ -89,7 +91,7 @@ async fn concurrent_calls_share_one_login_with_basic_authentication() {
     let server = server(&[]).await;
     let store = Arc::default();
     let source = source(&server, &store);
-    let client = credentials("me", "s:e=c");
+    let client = credentials(&source, "me", "s:e=c");
     let call = call();
     let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
     assert!(outcomes.iter().all(|outcome| outcome.result.is_ok()), "{outcomes:?}");
@@ -110,7 +112,7 @@ async fn concurrent_calls_share_one_login_with_basic_authentication() {
 async fn fifty_401s_cause_one_login() {
     let server = server(&["Bearer t0"]).await;
     let source = source(&server, &Arc::default());
-    let client = credentials("me", "s");
+    let client = credentials(&source, "me", "s");
     let call = call();
     let outcomes = join_all((0..50).map(|_| source.get(&client, &call))).await;
     assert!(outcomes.iter().all(|outcome| outcome.result == Err(SourceError::Unauthorized) && outcome.sent()));
@@ -129,7 +131,7 @@ async fn an_api_that_rejects_every_token_does_not_cause_a_storm_of_logins() {
     })
     .await;
     let source = source(&server, &Arc::default());
-    let client = credentials("me", "s");
+    let client = credentials(&source, "me", "s");
     for _ in 0..2 {
         assert_eq!(source.get(&client, &call()).await.result, Err(SourceError::Unauthorized));
     }
@@ -144,17 +146,53 @@ async fn an_api_that_rejects_every_token_does_not_cause_a_storm_of_logins() {
 async fn a_stored_token_saves_the_login_and_an_expired_one_does_not() {
     let server = server(&[]).await;
     let store: Arc<MemoryStore> = Arc::default();
-    for (client, expires_at) in [("fresh", 1_300_000), ("expired", 999_000)] {
+    let source = source(&server, &store);
+    let ours = source.origin().clone();
+    let other = SourceOrigin::new(&url(server.url("/other")), &url(server.url("/token")), &Auth::default());
+    for (client, expires_at, origin) in
+        [("fresh", 1_300_000, ours.clone()), ("expired", 999_000, ours), ("elsewhere", 1_300_000, other)]
+    {
         let expires_at = Timestamp::from_millis(expires_at);
-        let stored = StoredToken { token: SecretString::from("stored"), expires_at };
+        let stored = StoredToken { token: SecretString::from("stored"), expires_at, origin };
         store.tokens.lock().unwrap().insert(client.to_owned(), stored);
     }
-    let source = source(&server, &store);
-    source.get(&credentials("fresh", "s"), &call()).await.result.unwrap();
+    source.get(&credentials(&source, "fresh", "s"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 0);
     assert_eq!(server.seen()[0].header("authorization"), Some("Bearer stored"));
-    source.get(&credentials("expired", "s"), &call()).await.result.unwrap();
+    source.get(&credentials(&source, "expired", "s"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 1);
+    source.get(&credentials(&source, "elsewhere", "s"), &call()).await.result.unwrap();
+    assert_eq!(server.count("POST /token"), 2, "a token of another source is not used");
+    let with_it = server.seen().into_iter().filter(|seen| seen.header("authorization") == Some("Bearer stored"));
+    assert_eq!(with_it.count(), 1);
+}
+
+#[tokio::test]
+async fn credentials_are_sent_to_the_source_only_that_they_were_proved_at() {
+    let (here, there) = (server(&[]).await, server(&[]).await);
+    let by_call = |auth| {
+        let config = SourceConfig { auth, ..SourceConfig::new(url(here.url("/api")), url(here.url("/token"))) };
+        Source::new(config, Arc::<MemoryStore>::default(), Clock::manual(Timestamp::EPOCH)).unwrap()
+    };
+    let other = source(&there, &Arc::default());
+    for (source, expected) in
+        [(source(&here, &Arc::default()), 1), (by_call(Auth::Basic), 0), (by_call(Auth::Bearer), 0)]
+    {
+        let before = here.seen().len();
+        let foreign = credentials(&other, "me", "s");
+        assert!(matches!(source.prove(&foreign).await, Err(SourceError::Refused { .. })));
+        let outcome = source.get(&foreign, &call()).await;
+        assert!(matches!(outcome.result, Err(SourceError::Refused { .. })) && !outcome.sent(), "{outcome:?}");
+        assert!(source.login(&foreign).is_none());
+        // Given, and not proved yet: a proof may send them, and nothing else.
+        let given = Credentials { proved_at: None, ..foreign };
+        let outcome = source.get(&given, &call()).await;
+        assert!(matches!(outcome.result, Err(SourceError::Refused { .. })) && !outcome.sent(), "{outcome:?}");
+        assert_eq!((here.seen().len() - before, there.seen().len()), (0, 0));
+        source.prove(&given).await.unwrap();
+        assert_eq!(here.seen().len() - before, expected);
+        source.get(&credentials(&source, "me", "s"), &call()).await.result.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -169,7 +207,7 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
     })
     .await;
     let source = source(&server, &Arc::default());
-    let bad = credentials("me", "bad");
+    let bad = credentials(&source, "me", "bad");
     for _ in 0..3 {
         let outcome = source.get(&bad, &call()).await;
         let Err(SourceError::Refused { reason }) = &outcome.result else { panic!("{outcome:?}") };
@@ -179,12 +217,12 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
     assert_eq!(server.count("POST /token"), 1, "calls do not send a refused secret again");
     assert!(matches!(source.prove(&bad).await, Err(SourceError::Refused { .. })));
     assert_eq!(server.count("POST /token"), 2, "proving the credentials asks the host again");
-    source.prove(&credentials("me", "good")).await.unwrap();
-    source.get(&credentials("me", "good"), &call()).await.result.unwrap();
+    source.prove(&credentials(&source, "me", "good")).await.unwrap();
+    source.get(&credentials(&source, "me", "good"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 3, "the proof's token serves the calls");
     // Trying a wrong secret does not disturb the client that works.
-    assert!(source.prove(&credentials("me", "wrong")).await.is_err());
-    source.get(&credentials("me", "good"), &call()).await.result.unwrap();
+    assert!(source.prove(&credentials(&source, "me", "wrong")).await.is_err());
+    source.get(&credentials(&source, "me", "good"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 4);
     assert_eq!(server.count("GET"), 2);
 }
@@ -193,7 +231,8 @@ async fn refused_credentials_are_not_sent_again_until_they_change() {
 async fn an_inactive_account_is_refused_with_the_hosts_reason() {
     let body = r#"{"title":"Forbidden","status":403,"detail":"Account is not active, access denied."}"#;
     let server = login_says(403, &[], body).await;
-    let refused = source(&server, &Arc::default()).prove(&credentials("me", "a-secret")).await;
+    let source = source(&server, &Arc::default());
+    let refused = source.prove(&credentials(&source, "me", "a-secret")).await;
     let reason = "Forbidden; Account is not active, access denied.".to_owned();
     assert_eq!(refused, Err(SourceError::Refused { reason }));
 }
@@ -204,7 +243,7 @@ async fn a_blocked_address_pauses_the_logins_of_all_shops() {
         let server = Server::start(move |_, _| async move { answer(status, &[], body) }).await;
         let source = source(&server, &Arc::default());
         for client in ["a", "b", "c"] {
-            let error = source.get(&credentials(client, "s"), &call()).await.result.unwrap_err();
+            let error = source.get(&credentials(&source, client, "s"), &call()).await.result.unwrap_err();
             let SourceError::LoginBlocked { after } = error else { panic!("{status}: {error}") };
             assert!(after > Duration::from_secs(590) && after <= Duration::from_secs(600));
         }
@@ -218,14 +257,15 @@ async fn retry_after_of_the_login_host_holds_for_all_shops_and_for_the_next_proc
     let store = Arc::<MemoryStore>::default();
     let source = source(&server, &store);
     for client in ["a", "b"] {
-        let error = source.prove(&credentials(client, "s")).await.unwrap_err();
+        let error = source.prove(&credentials(&source, client, "s")).await.unwrap_err();
         assert!(
             matches!(&error, SourceError::LoginUnavailable { after, .. } if *after > Duration::from_secs(110)),
             "{error}"
         );
     }
     assert!(*store.pause.lock().unwrap() > Duration::from_secs(110));
-    let next = super::token_tests::source(&server, &store).prove(&credentials("c", "s")).await.unwrap_err();
+    let next = super::token_tests::source(&server, &store);
+    let next = next.prove(&credentials(&next, "c", "s")).await.unwrap_err();
     assert!(matches!(&next, SourceError::LoginBlocked { after } if *after > Duration::from_secs(110)), "{next}");
     assert_eq!(server.seen().len(), 1);
 }
@@ -241,7 +281,7 @@ async fn failed_logins_back_off() {
     ] {
         let server = Server::start(move |_, _| async move { answer(status, &[("location", "/x")], body) }).await;
         let source = source(&server, &Arc::default());
-        let client = credentials("me", "s");
+        let client = credentials(&source, "me", "s");
         let mut pauses = Vec::new();
         for _ in 0..3 {
             // A person asks for the proof, so it does not wait for the pause; the calls behind it do.
@@ -279,7 +319,7 @@ async fn dropping_a_waiter_does_not_cancel_the_login() {
     let source = Arc::new(source(&server, &Arc::default()));
     let start = |source: &Arc<Source>| {
         let source = Arc::clone(source);
-        tokio::spawn(async move { source.get(&credentials("me", "s"), &call()).await })
+        tokio::spawn(async move { source.get(&credentials(&source, "me", "s"), &call()).await })
     };
     let first = start(&source);
     asked.notified().await;
@@ -288,7 +328,7 @@ async fn dropping_a_waiter_does_not_cancel_the_login() {
     assert!(first.await.unwrap_err().is_cancelled());
     go.notify_one();
     second.await.unwrap().result.unwrap();
-    source.get(&credentials("me", "s"), &call()).await.result.unwrap();
+    source.get(&credentials(&source, "me", "s"), &call()).await.result.unwrap();
     assert_eq!(server.count("POST /token"), 1);
 }
 
@@ -303,7 +343,7 @@ async fn a_token_is_renewed_in_the_background_before_it_expires() {
     .await;
     let store: Arc<MemoryStore> = Arc::default();
     let source = source(&server, &store);
-    let client = credentials("me", "s");
+    let client = credentials(&source, "me", "s");
     source.get(&client, &call()).await.result.unwrap();
     store.stored.notified().await;
     // Real sockets under a moved clock: no timer may be pending while time is paused.
@@ -332,8 +372,12 @@ async fn a_token_is_renewed_in_the_background_before_it_expires() {
 
 #[test]
 fn no_secret_shows_in_debug_output() {
-    let client = credentials("me", "hunter2");
-    let stored = StoredToken { token: SecretString::from("tok-en"), expires_at: Timestamp::from_millis(1) };
+    let address = url("http://127.0.0.1:9".to_owned());
+    let origin = SourceOrigin::new(&address, &address, &Auth::default());
+    let client_secret = SecretString::from("hunter2");
+    let client = Credentials { client_id: "me".to_owned(), client_secret, proved_at: Some(origin.clone()) };
+    let expires_at = Timestamp::from_millis(1);
+    let stored = StoredToken { token: SecretString::from("tok-en"), expires_at, origin };
     let shown = format!("{client:?} {stored:?}");
     assert!(!shown.contains("hunter2") && !shown.contains("tok-en"), "{shown}");
 }

@@ -40,7 +40,7 @@
 //! | `M` | shop, resource | what the sink has lost of it; none: nothing that is known |
 //! | `f` | resource | fields of documents that no column takes |
 //! | `C` | day (0: ever), rule | calls, by how they were answered |
-//! | `m` | name | store-wide values: sequences, counters, format, cursor key, last served ticks of the schedule |
+//! | `m` | name | store-wide values: sequences, counters, format, cursor key, the source, last served ticks of the schedule |
 
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,7 @@ pub(super) const RUNS_BY_RESOURCE: &[u8] = b"Ur";
 pub(super) const RUNS_BY_STREAM: &[u8] = b"Us";
 pub(super) const SHOPS: &[u8] = b"s";
 pub(super) const SINK_LOSSES: &[u8] = b"M";
+pub(super) const TOKENS: &[u8] = b"t";
 
 /// The records whose keys begin with their shop, and which go with it.
 const OF_A_SHOP: [u8; 12] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D', b'G', b'M'];

@@ -17,7 +17,7 @@ use super::turns::{Turn, Turns};
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, ShopId, Timestamp};
 use crate::source::{Credentials, Upstream};
-use crate::store::{Store, StoreError};
+use crate::store::{Secrets, Store, StoreError};
 
 /// Pause of the loops after a store error; the store's own failure ends the process.
 pub(super) const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -85,8 +85,8 @@ impl Inner {
         {
             return Ok(Arc::clone(known));
         }
-        let secrets = self.deps.store.secrets(&shop.id)?;
-        let opened = Arc::new(Credentials { client_id: secrets.client_id, client_secret: secrets.client_secret });
+        let Secrets { client_id, client_secret, proved_at } = self.deps.store.secrets(&shop.id)?;
+        let opened = Arc::new(Credentials { client_id, client_secret, proved_at });
         self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
         Ok(opened)
     }

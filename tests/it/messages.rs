@@ -157,9 +157,10 @@ async fn a_host_that_cannot_be_reached_is_named_with_its_key() {
     let ended = folder.feed(&ADD, SECRET);
     says(&ended, 1, &["the login host 127.0.0.1:1 (source.token_url) cannot be reached", "Connection refused"]);
     assert!(!ended.err.contains("next login"), "nothing tries it again: {}", ended.err);
+    // Nothing belongs to that source yet, so another one can be named.
     folder.set("WAYBILL_SOURCE_TOKEN_URL", &format!("{}/token", market.base));
-    folder.feed(&ADD, SECRET).expect(0);
     folder.set("WAYBILL_SOURCE_BASE_URL", "http://127.0.0.1:1");
+    folder.feed(&ADD, SECRET).expect(0);
     says(
         &folder.run(&["check"]),
         1,

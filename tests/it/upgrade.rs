@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
-use sandbox::{Options, ShopOptions};
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::{Value, json};
 
 use crate::support::mariadb::Database;
@@ -74,6 +74,12 @@ async fn shown(serving: &Serving) -> Value {
     json!(shown)
 }
 
+/// A marketplace that is away changes nothing that is stored.
+fn be_away(market: &Market, away: bool) {
+    let refusal = FaultKind::Status { code: 503, body: FaultBody::Json, headers: BTreeMap::new() };
+    market.sandbox.set_faults(if away { vec![Fault::always("/", refusal)] } else { Vec::new() });
+}
+
 fn archive_of(folder: &Folder, name: &str) {
     let kept = ["-C", folder.dir.path().to_str().unwrap(), "data", "data.key"];
     let status = Command::new("tar").arg("-czf").arg(place(name)).args(kept).status().unwrap();
@@ -125,9 +131,9 @@ fn expected(name: &str) -> Value {
     serde_json::from_slice(&fs::read(place(&format!("{name}.json"))).unwrap()).unwrap()
 }
 
-/// What an unpacked folder shows while the marketplace is away.
-async fn shows(folder: &Folder, mysql: Option<&str>) -> Value {
-    configure(folder, NOWHERE, mysql);
+/// What a folder shows that is configured for a marketplace.
+async fn shows(folder: &Folder, market: &str, mysql: Option<&str>) -> Value {
+    configure(folder, market, mysql);
     let serving = folder.serve();
     let shown = shown(&serving).await;
     assert_eq!(serving.terminate().0, Some(0));
@@ -141,11 +147,17 @@ async fn an_archive_of_an_earlier_build_opens_and_goes_on() {
         let folder = Folder::at(NOWHERE, "");
         configure(&folder, &market.base, None);
         work(&folder, &market).await;
-        let shown = shows(&folder, None).await;
+        be_away(&market, true);
+        let shown = shows(&folder, &market.base, None).await;
+        be_away(&market, false);
         write(&folder, "archive", &shown);
     }
     let folder = unpacked("archive.tar.gz");
-    assert_eq!(shows(&folder, None).await, expected("archive"));
+    assert_eq!(shows(&folder, NOWHERE, None).await, expected("archive"));
+    // It belongs to the first source that it is opened with.
+    configure(&folder, &market.base, None);
+    folder.run(&["sync", "--full", "--quiet"]).expect(2);
+    let folder = unpacked("archive.tar.gz");
     configure(&folder, &market.base, None);
     folder.run(&["sync", "--full", "--quiet"]).expect(0);
     folder.run(&["verify", "--quiet"]).expect(0);
@@ -159,7 +171,9 @@ async fn a_database_and_an_outbox_of_an_earlier_build_open_and_go_on() {
         let folder = Folder::at(NOWHERE, "");
         configure(&folder, &market.base, Some(&database.url()));
         work(&folder, &market).await;
-        let mut shown = shows(&folder, Some(&database.url())).await;
+        be_away(&market, true);
+        let mut shown = shows(&folder, &market.base, Some(&database.url())).await;
+        be_away(&market, false);
         dump(&database.url(), &place("mysql.sql"));
         // Read while the database is away, these wait in the outbox. No later marketplace has them.
         let added = market.sandbox.add_shipments("first", sandbox::Method::Fbr, 3).unwrap();
@@ -174,7 +188,7 @@ async fn a_database_and_an_outbox_of_an_earlier_build_open_and_go_on() {
     configure(&folder, &market.base, Some(&database.url()));
     folder.run(&["sync", "--full", "--quiet"]).expect(0);
     folder.run(&["verify", "--quiet"]).expect(0);
-    let (now, before) = (shows(&folder, Some(&database.url())).await, expected("mysql"));
+    let (now, before) = (shows(&folder, &market.base, Some(&database.url())).await, expected("mysql"));
     for list in ["shops", "keys"] {
         assert_eq!(now[list], before[list]);
     }

@@ -237,7 +237,11 @@ pub fn class_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
         ErrorClass::Unreachable => {
             format!("see DNS, network, certificates and source.base_url: {check} shows which step fails")
         }
-        ErrorClass::Redirected => "set source.base_url to the address that the API redirects to".to_owned(),
+        ErrorClass::Redirected => {
+            "set source.base_url to the address that the API redirects to, and run `waybill source move` with the service \
+             stopped"
+                .to_owned()
+        }
         ErrorClass::Malformed | ErrorClass::Shape | ErrorClass::TooLarge | ErrorClass::Other => {
             let preview = means.choose(
                 format!("`waybill preview {resource}`, with the service stopped"),

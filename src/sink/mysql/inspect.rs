@@ -16,11 +16,12 @@ use super::layout::{SqlColumn, SqlTable};
 /// The table of applied migrations.
 pub(super) const MIGRATIONS_TABLE_NAME: &str = "waybill_migrations";
 /// Tables of ours that belong to no definition, with their primary keys.
-pub(super) const OWN_KEYS: [(&str, &[&str]); 4] = [
+pub(super) const OWN_KEYS: [(&str, &[&str]); 5] = [
     (MIGRATIONS_TABLE_NAME, &["number"]),
     ("waybill_shops", &["id"]),
     ("waybill_checkpoints", &["shop_id", "resource", "combination"]),
     ("waybill_replays", &["resource", "only_shop"]),
+    ("waybill_installation", &["number"]),
 ];
 
 /// Severity of a fault.

@@ -120,8 +120,13 @@ impl Mysql {
     /// # Errors
     /// The server's. Cancel safe.
     pub async fn has_mirror(&self) -> Result<bool, SinkError> {
+        self.has_table("waybill_shops").await
+    }
+
+    /// Whether a table exists, as far as this user can see.
+    pub(super) async fn has_table(&self, name: &str) -> Result<bool, SinkError> {
         let text = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
-        let counted: Vec<u64> = self.read(text, Params::Positional(vec![text_value("waybill_shops")])).await?;
+        let counted: Vec<u64> = self.read(text, Params::Positional(vec![text_value(name)])).await?;
         Ok(counted.iter().any(|count| *count > 0))
     }
 
@@ -130,10 +135,7 @@ impl Mysql {
     /// # Errors
     /// As [`Mysql::shops`].
     pub async fn shops_if_any(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
-        let text = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() \
-                    AND TABLE_NAME = 'waybill_shops'";
-        let tables: Vec<u64> = self.read(text, Params::Empty).await?;
-        if tables.iter().all(|count| *count == 0) { Ok(Vec::new()) } else { self.shops().await }
+        if self.has_mirror().await? { self.shops().await } else { Ok(Vec::new()) }
     }
 
     /// Reads all mirrored shops with their encrypted secrets, by id.

@@ -14,6 +14,7 @@ mod compare;
 mod errors;
 mod execute;
 mod inspect;
+mod installation;
 mod layout;
 mod mirror;
 mod plan;
@@ -24,6 +25,7 @@ mod replace;
 mod replay;
 mod rights;
 mod schema;
+mod source_claim;
 mod statements;
 mod tls;
 mod types;
@@ -51,12 +53,14 @@ use layout::Layout;
 pub use child_check::Range;
 pub use compare::PlannedChange;
 pub use inspect::{Severity, TableFault};
+pub use installation::SchemaSources;
 pub use mirror::{LedgerPart, LedgerRow};
 pub use rehearse::Inspection;
 pub use remedy::grant;
 pub use replay::{ReplayScope, Replayed};
 pub use rights::Rights;
 pub use schema::{ddl, own_ddl};
+pub use source_claim::SourceClaim;
 
 /// Timeout of a connection attempt, the handshake included.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -99,6 +103,8 @@ pub struct Mysql {
     /// Whether the server offers TLS, cached: each check costs the server a failed connection.
     offers_tls: OnceCell<Option<bool>>,
     layouts: Vec<Layout>,
+    /// The source that the process is configured for; None: it neither reads nor writes shops.
+    claim: Option<SourceClaim>,
     /// The server's `max_allowed_packet`; 0 means unknown.
     packet: AtomicUsize,
     /// Limits concurrent reads, so that connections remain for the writer.
@@ -147,6 +153,7 @@ impl Mysql {
             plain,
             offers_tls: OnceCell::new(),
             layouts,
+            claim: None,
             packet: AtomicUsize::new(0),
             reads: Semaphore::new(READS_MAX),
             has_warned: AtomicBool::new(false),

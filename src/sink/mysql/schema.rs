@@ -32,10 +32,11 @@ const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
 const LOCK_WAIT_S: u64 = 300;
 
 /// One change per file; the number is its order. A released file is never changed.
-pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
+pub(super) const MIGRATIONS: [(u32, &str, &str); 4] = [
     (1, "waybill_shops", include_str!("../../../sql/0001_waybill_shops.sql")),
     (2, "waybill_checkpoints", include_str!("../../../sql/0002_waybill_checkpoints.sql")),
     (3, "waybill_replays", include_str!("../../../sql/0003_waybill_replays.sql")),
+    (7, "waybill_installation", include_str!("../../../sql/0007_waybill_installation.sql")),
 ];
 
 const MIGRATIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS `waybill_migrations` (\
@@ -66,6 +67,15 @@ enum Fitted {
 }
 
 impl Mysql {
+    /// Creates the tables, and records the configured source in a schema that belongs to none.
+    ///
+    /// # Errors
+    /// As [`Mysql::create_tables`]; class `Operator` if the schema belongs to another source. Cancel safe as it is.
+    pub async fn prepare(&self) -> Result<(), SinkError> {
+        self.create_tables().await?;
+        self.claim_source().await
+    }
+
     /// Creates what is missing: our tables, the resources' tables, their new columns and indexes. Does nothing if all
     /// exists. May run in several processes at once.
     ///
@@ -73,7 +83,7 @@ impl Mysql {
     /// Class `Operator` for missing rights, for a table of that name which is not ours, or for a column that cannot be
     /// changed without losing values; class `Repeat` if another process holds the lock for minutes. Completed steps
     /// stay, and the next call continues from there. Cancel safe in the same sense.
-    pub async fn prepare(&self) -> Result<(), SinkError> {
+    pub async fn create_tables(&self) -> Result<(), SinkError> {
         let mut conn = self.connection().await?;
         let outcome = timeout(PREPARE_TIME_MAX, self.prepare_locked(&mut conn)).await;
         // The session was changed and may hold the lock; both end with the connection.

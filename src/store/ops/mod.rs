@@ -27,6 +27,7 @@ pub(crate) mod settle;
 pub(crate) mod shop_state;
 pub(crate) mod shops;
 pub(crate) mod sink_check;
+pub(crate) mod source_move;
 pub(crate) mod start_run;
 pub(crate) mod stop_runs;
 pub(crate) mod stream_status;

@@ -5,7 +5,7 @@
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use zeroize::Zeroizing;
 
@@ -150,6 +150,7 @@ impl Store {
             shop_keys: RwLock::default(),
             master,
             clock,
+            source: OnceLock::new(),
             cursor_key,
             parked_max: AtomicU64::new(u64::MAX),
             archives_when_settling: AtomicBool::new(false),

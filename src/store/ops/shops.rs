@@ -39,7 +39,7 @@ pub struct ShopChange {
 }
 
 impl Store {
-    /// Registers a shop. Durable when it returns.
+    /// Registers a shop, whose secret was proved at the source in use. Durable when it returns.
     ///
     /// # Errors
     /// [`StoreError::DuplicateClient`] when the client id is registered already.
@@ -63,7 +63,7 @@ impl Store {
             created_at: now,
             updated_at: now,
         };
-        let record = ShopRecord { shop: shop.clone(), secret, data_key };
+        let record = ShopRecord { shop: shop.clone(), secret, data_key, proved_at: self.0.source.get().cloned() };
         self.transact_given(move |tx| {
             let client = keyspace::client(&record.shop.client_id);
             if tx.get(&client)?.is_some() {
@@ -107,7 +107,7 @@ impl Store {
             // No key opens them any more.
             self.forget_archived(id).await?;
         }
-        let (id, now) = (id.to_owned(), self.now());
+        let (id, now, here) = (id.to_owned(), self.now(), self.0.source.get().cloned());
         let changed = self.transact_given(move |tx| {
             let Some(mut record) = shops::read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
@@ -129,6 +129,7 @@ impl Store {
             }
             if let Some(sealed) = sealed {
                 record.secret = sealed;
+                record.proved_at = here;
                 tx.delete(keyspace::token(&record.shop.client_id));
             }
             shop_state::put(tx, &record, now)?;

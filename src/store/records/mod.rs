@@ -17,5 +17,6 @@ pub(crate) mod runs;
 pub(crate) mod schedule_times;
 pub(crate) mod shops;
 pub(crate) mod sink_losses;
+pub(crate) mod source;
 pub(crate) mod unproved;
 pub(crate) mod walk_costs;

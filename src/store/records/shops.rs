@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Shop, ShopId, ShopState, Timestamp};
+use crate::domain::{Shop, ShopId, ShopState, SourceOrigin, Timestamp};
 use crate::store::codec::{decode, encode};
 use crate::store::crypto::SealKey;
 use crate::store::error::StoreError;
@@ -20,6 +20,18 @@ use crate::store::tx::transaction::Tx;
 pub struct Secrets {
     pub client_id: String,
     pub client_secret: SecretString,
+    /// The only source that they may be sent to.
+    pub proved_at: Option<SourceOrigin>,
+}
+
+/// A stored token, opened.
+#[derive(Clone, Debug)]
+pub struct Token {
+    pub token: SecretString,
+    /// Wall clock.
+    pub expires_at: Timestamp,
+    /// The source that issued it, and the only one that it may be sent to.
+    pub origin: SourceOrigin,
 }
 
 /// A shop as stored.
@@ -30,6 +42,10 @@ pub(crate) struct ShopRecord {
     pub(crate) secret: String,
     /// Sealed under the master key; base64.
     pub(crate) data_key: String,
+    /// The source that accepted the secret. Absent in records of a release that did not note it: see
+    /// [`crate::store::InstalledSource::unnoted`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) proved_at: Option<SourceOrigin>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,22 +53,29 @@ struct TokenRecord {
     shop: ShopId,
     sealed: String,
     expires_at: Timestamp,
+    /// Absent as in [`ShopRecord::proved_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<SourceOrigin>,
 }
 
 impl ShopRecord {
-    /// Secret and data key, both sealed, for the mirror in the sink.
+    /// Secret and data key, both sealed, for the mirror in the sink; and where the secret was proved, if that is noted.
     pub(crate) fn sealed_parts(&self) -> Vec<u8> {
-        format!("{}\n{}", self.data_key, self.secret).into_bytes()
+        let proved_at = self.proved_at.as_ref().map(|origin| format!("\n{}", origin.canonical()));
+        format!("{}\n{}{}", self.data_key, self.secret, proved_at.unwrap_or_default()).into_bytes()
     }
 
     /// A record from such parts.
     pub(crate) fn from_parts(shop: Shop, sealed: &[u8]) -> Result<ShopRecord, StoreError> {
-        let parts = std::str::from_utf8(sealed).ok().and_then(|text| text.split_once('\n'));
-        let (data_key, secret) = parts.ok_or_else(|| StoreError::Record {
+        let foreign = || StoreError::Record {
             what: format!("shop {}", shop.id),
             detail: "its sealed part is none of ours".to_owned(),
-        })?;
-        Ok(ShopRecord { data_key: data_key.to_owned(), secret: secret.to_owned(), shop })
+        };
+        let mut lines = std::str::from_utf8(sealed).map_err(|_| foreign())?.split('\n');
+        let (Some(data_key), Some(secret)) = (lines.next(), lines.next()) else { return Err(foreign()) };
+        let noted = lines.next().map(|line| SourceOrigin::from_canonical(line).ok_or_else(foreign));
+        let (data_key, secret, proved_at) = (data_key.to_owned(), secret.to_owned(), noted.transpose()?);
+        Ok(ShopRecord { data_key, secret, proved_at, shop })
     }
 }
 
@@ -161,7 +184,20 @@ impl Store {
         let sealed = unbase64("a shop's secret", &record.secret)?;
         let opened = self.shop_key(id)?.open(&secret_context(id), &sealed)?;
         let secret = String::from_utf8_lossy(&opened).into_owned();
-        Ok(Secrets { client_id: record.shop.client_id, client_secret: SecretString::from(secret) })
+        let proved_at = self.where_proved(record.proved_at)?;
+        Ok(Secrets { client_id: record.shop.client_id, client_secret: SecretString::from(secret), proved_at })
+    }
+
+    /// Where a secret was proved or a token issued, by the note in its record. None: not known, so nowhere.
+    pub(crate) fn where_proved(&self, noted: Option<SourceOrigin>) -> Result<Option<SourceOrigin>, StoreError> {
+        match noted {
+            Some(noted) => Ok(Some(noted)),
+            None => Ok(match self.installed_source()? {
+                Some(installed) => installed.unnoted,
+                // An earlier release wrote the directory; it is about to be recorded as the source in use.
+                None => self.0.source.get().cloned(),
+            }),
+        }
     }
 
     /// A shop's data key; of a shop being deleted too, until the sink has all of it.
@@ -186,29 +222,30 @@ impl Store {
         open_data_key(&self.0.master, id, sealed)
     }
 
-    /// The kept token of a client id and when it ends (wall clock). None: none, or unreadable.
-    pub fn token(&self, client_id: &str) -> Option<(SecretString, Timestamp)> {
+    /// The kept token of a client id. None: none, or unreadable.
+    pub fn token(&self, client_id: &str) -> Option<Token> {
         let bytes = self.0.kv.get(&keyspace::token(client_id)).ok()??;
         let record: TokenRecord = decode("a token", &bytes).ok()?;
         let sealed = STANDARD.decode(&record.sealed).ok()?;
         let opened = self.shop_key(&record.shop).ok()?.open(&token_context(&record.shop), &sealed).ok()?;
-        Some((SecretString::from(String::from_utf8_lossy(&opened).into_owned()), record.expires_at))
+        let token = SecretString::from(String::from_utf8_lossy(&opened).into_owned());
+        let origin = self.where_proved(record.origin).ok()??;
+        Some(Token { token, expires_at: record.expires_at, origin })
     }
 
     /// Keeps a token of a registered client id; of any other it is not kept.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn save_token(
-        &self,
-        client_id: &str,
-        token: &SecretString,
-        expires_at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn save_token(&self, client_id: &str, token: Token) -> Result<(), StoreError> {
+        let Token { token, expires_at, origin } = token;
         let Some(shop) = self.0.kv.get(&keyspace::client(client_id))? else { return Ok(()) };
         let shop = ShopId::from(String::from_utf8_lossy(&shop));
         let sealed = self.shop_key(&shop)?.seal(&token_context(&shop), token.expose_secret().as_bytes())?;
-        let record = encode("a token", &TokenRecord { shop, sealed: STANDARD.encode(sealed), expires_at })?;
+        let record = encode(
+            "a token",
+            &TokenRecord { shop, sealed: STANDARD.encode(sealed), expires_at, origin: Some(origin) },
+        )?;
         let key = keyspace::token(client_id);
         self.transact(move |tx| {
             tx.put(key, record);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::{NOW, new_shop, reopen, reopened};
+use super::{NOW, new_shop, reopen, reopened, token};
 use crate::domain::Clock;
 use crate::store::{Scope, Store, StoreError};
 
@@ -90,7 +90,7 @@ async fn a_log_that_lost_its_last_commit_is_damaged_whatever_that_was_about() {
     let files = ["sled/db", "sled/wal"].map(|name| at.join(name));
     let before_it = files.clone().map(|file| std::fs::read(file).unwrap());
     // Not given by a person: it comes from the work alone.
-    before.save_token("client-1", &"token".to_owned().into(), NOW).await.unwrap();
+    before.save_token("client-1", token("token", NOW)).await.unwrap();
     drop(before);
     // Once it is closed nothing writes there any more.
     let lock = File::open(at.join("lock")).unwrap();

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use secrecy::SecretString;
 
 use crate::domain::{
-    CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
-    NotFound, Page, Row, RunId, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
+    Auth, CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
+    NotFound, Page, Row, RunId, SourceOrigin, SourceUrl, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
-use crate::store::{NewShop, Queue, SealKey, Settled, Store, StoreError};
+use crate::store::{NewShop, Queue, SealKey, Settled, Store, StoreError, Token};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +48,17 @@ pub(super) fn new_shop(client_id: &str) -> NewShop {
         account: None,
         resources: vec!["things".into()],
     }
+}
+
+/// A source of this name.
+pub(super) fn origin(name: &str) -> SourceOrigin {
+    let url = |host: &str| SourceUrl::parse(&format!("https://{host}.{name}.example"), "").unwrap();
+    SourceOrigin::new(&url("api"), &url("login"), &Auth::ClientCredentials)
+}
+
+/// A token that the source `old` issued.
+pub(super) fn token(text: &str, expires_at: Timestamp) -> Token {
+    Token { token: SecretString::from(text), expires_at, origin: origin("old") }
 }
 
 pub(super) fn document_id(lease: &Lease) -> String {

@@ -15,6 +15,7 @@ mod records;
 mod run_index;
 mod scrubbed;
 mod shops;
+mod source;
 mod stream_status;
 mod unknown;
 mod unreadable;
@@ -24,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use super::engine::{kv::Kv, memory::MemoryKv};
 use super::{OccupiedSlots, Queue, SealKey, Settled, Store, StoreError};
@@ -32,8 +33,8 @@ use crate::domain::{
     CallKind, Clock, Entry, Failure, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
 };
 use fixture::{
-    Answer, DAY, Fixture, Gone, HOUR, MORE, MS, NOW, RULE, SECOND, detail, document_id, fixture, new_shop, page,
-    reopen, reopened, sweep,
+    Answer, DAY, Fixture, Gone, HOUR, MORE, MS, NOW, RULE, SECOND, detail, document_id, fixture, new_shop, origin,
+    page, reopen, reopened, sweep, token,
 };
 
 #[tokio::test]
@@ -277,7 +278,7 @@ async fn versions_rise_even_when_the_clock_falls_back() {
 #[tokio::test]
 async fn no_secret_is_in_the_engine_in_clear() {
     let f = fixture().await;
-    f.store.save_token("client-1", &SecretString::from("canary-token"), NOW + SECOND).await.unwrap();
+    f.store.save_token("client-1", token("canary-token", NOW + SECOND)).await.unwrap();
     f.start(Mode::Full).await;
     f.page(&[("1", 1, 0)], Next::End).await;
     f.read_details().await;
@@ -291,8 +292,8 @@ async fn no_secret_is_in_the_engine_in_clear() {
             }
         }
     }
-    let (token, ends) = f.store.token("client-1").unwrap();
-    assert_eq!((token.expose_secret(), ends), ("canary-token", NOW + SECOND));
+    let kept = f.store.token("client-1").unwrap();
+    assert_eq!((kept.token.expose_secret(), kept.expires_at), ("canary-token", NOW + SECOND));
     assert_eq!(f.store.secrets(&f.stream.shop).unwrap().client_secret.expose_secret(), "canary-secret");
     assert_eq!(f.store.archived("things", None, None, 10).unwrap().documents.len(), 1);
 }

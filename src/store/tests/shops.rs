@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{NOW, SECOND, detail, fixture, new_shop};
+use super::{NOW, SECOND, detail, fixture, new_shop, token};
 use crate::domain::{CallKind, Entry, Mode, Next, ShopState};
 use crate::store::keyspace::texts;
 use crate::store::{Settled, ShopChange, StoreError};
@@ -11,7 +11,7 @@ use crate::store::{Settled, ShopChange, StoreError};
 async fn a_client_id_registers_once_and_its_secret_rotates() {
     let f = fixture().await;
     assert_eq!(f.store.create_shop(new_shop("client-1")).await.unwrap_err(), StoreError::DuplicateClient);
-    f.store.save_token("client-1", &SecretString::from("old"), NOW + SECOND).await.unwrap();
+    f.store.save_token("client-1", token("old", NOW + SECOND)).await.unwrap();
     let change = ShopChange {
         client_secret: Some(SecretString::from("new")),
         state: Some(ShopState::Paused),

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
-use crate::domain::{Clock, RunId, ShopId, Timestamp};
+use crate::domain::{Clock, RunId, ShopId, SourceOrigin, Timestamp};
 use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
@@ -36,6 +36,8 @@ pub(in crate::store) struct Inner {
     pub(in crate::store) shop_keys: RwLock<HashMap<ShopId, SealKey>>,
     pub(in crate::store) master: SealKey,
     pub(in crate::store) clock: Clock,
+    /// Where new secrets are proved before they are stored.
+    pub(in crate::store) source: OnceLock<SourceOrigin>,
     pub(in crate::store) cursor_key: Zeroizing<Vec<u8>>,
     /// Number of parked records at which a shop is paused.
     pub(in crate::store) parked_max: AtomicU64,

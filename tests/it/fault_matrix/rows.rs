@@ -282,6 +282,14 @@ impl World {
         assert_eq!(code, Some(0), "{}\n{}", self.fault.name(), self.folder.said());
     }
 
+    /// Reads the data from another address; the login host stays.
+    fn move_source(&mut self, base: &str) {
+        self.folder.set("WAYBILL_SOURCE_BASE_URL", base);
+        self.stop();
+        block_in_place(|| self.folder.run(&["source", "move", "--yes"])).expect(0);
+        self.start();
+    }
+
     fn restart(&mut self) {
         self.stop();
         self.start();
@@ -316,8 +324,7 @@ impl World {
             Fault::Hanging => self.line().set(Mode::Hang),
             Fault::TlsRefused => self.line().set(Mode::Stranger),
             Fault::DnsGone => {
-                self.folder.set("WAYBILL_SOURCE_BASE_URL", "https://gone.invalid");
-                self.restart();
+                self.move_source("https://gone.invalid");
             }
             Fault::Truncated => self.parcels.as_ref().unwrap().stop_short(true),
             Fault::Emptied => self.answer("/retailer/shipments?", 200, FaultBody::Text("{}".to_owned())),
@@ -365,8 +372,7 @@ impl World {
             }
             Fault::Hanging | Fault::TlsRefused | Fault::MysqlAway => self.line().set(Mode::Pass),
             Fault::DnsGone => {
-                self.folder.set("WAYBILL_SOURCE_BASE_URL", &self.market.base);
-                self.restart();
+                self.move_source(&self.market.base.clone());
             }
             Fault::Truncated => self.parcels.as_ref().unwrap().stop_short(false),
             Fault::MysqlRights => self.rights("GRANT", "TO").await,

@@ -1,6 +1,8 @@
 //! What `prepare` makes of a database.
 
 use serde_json::{Value, json};
+use waybill::domain::{Auth, SourceOrigin, SourceUrl};
+use waybill::sink::mysql::SourceClaim;
 use waybill::sink::{Mysql, SinkErrorClass};
 
 use super::{definitions, entry, open, prepared};
@@ -71,10 +73,8 @@ async fn two_processes_may_prepare_at_once() {
     second.unwrap();
     let migrations: Vec<(u32, String)> =
         database.rows("SELECT number, name FROM waybill_migrations ORDER BY number").await;
-    assert_eq!(
-        migrations,
-        [(1, "waybill_shops".to_owned()), (2, "waybill_checkpoints".to_owned()), (3, "waybill_replays".to_owned())]
-    );
+    let names = [(1, "waybill_shops"), (2, "waybill_checkpoints"), (3, "waybill_replays"), (7, "waybill_installation")];
+    assert_eq!(migrations, names.map(|(number, name)| (number, name.to_owned())));
 }
 
 #[tokio::test]
@@ -208,4 +208,44 @@ async fn a_table_whose_id_column_has_another_name_says_so() {
     }
     new.prepare().await.unwrap();
     assert_eq!(database.rows::<String>("SELECT parcel_id FROM shipments").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_schema_with_rows_of_another_source_is_refused_until_it_was_moved() {
+    let database = Database::fresh().await;
+    let origin = |name: &str| {
+        let url = |host: &str| SourceUrl::parse(&format!("https://{host}.{name}.example"), "").unwrap();
+        SourceOrigin::new(&url("api"), &url("login"), &Auth::ClientCredentials)
+    };
+    let claimed = |name: &str, adopts| open(database.url()).claimed_by(SourceClaim { origin: origin(name), adopts });
+    let recorded =
+        async || -> Vec<String> { database.rows("SELECT api FROM waybill_installation ORDER BY number").await };
+    claimed("one", false).prepare().await.unwrap();
+    // It holds nothing yet.
+    claimed("two", false).prepare().await.unwrap();
+    let shop = "INSERT INTO waybill_shops VALUES ('s', 'n', 'c', 'c', '[]', 'active', NULL, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), '')";
+    database.run(shop).await;
+    claimed("two", false).prepare().await.unwrap();
+    for adopts in [false, true] {
+        let other = claimed("one", adopts);
+        let error = other.prepare().await.unwrap_err();
+        assert_eq!(error.class, SinkErrorClass::Operator);
+        let words =
+            ["belongs to another source", "https://api.two.example", "https://api.one.example", "waybill source move"];
+        assert!(words.iter().all(|word| error.text.contains(word)), "{error}");
+        assert_eq!(other.other_source().await.unwrap().unwrap().to_string(), error.text);
+    }
+    assert_eq!(recorded().await, ["https://api.one.example", "https://api.two.example"]);
+    let moved = claimed("one", false);
+    moved.move_source().await.unwrap();
+    moved.prepare().await.unwrap();
+    assert_eq!(moved.sources().await.unwrap().first(), Some(&origin("one")));
+    assert_eq!(recorded().await.len(), 3);
+    claimed("two", true).prepare().await.unwrap_err();
+    // Of an earlier release: only the data directory of its shops may say whose they are.
+    database.run("DELETE FROM waybill_installation").await;
+    let error = claimed("one", false).prepare().await.unwrap_err();
+    assert!(error.text.contains("shops of an earlier release"), "{error}");
+    claimed("one", true).prepare().await.unwrap();
+    assert_eq!(recorded().await, ["https://api.one.example"]);
 }
