@@ -76,6 +76,7 @@
 //! - **Restorable.** With MySQL, an empty or damaged data directory is rebuilt from it and the API.
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::shutdown`
+//! - **Reading is fair.** However much one API key asks for, another's lists and the sync go on. `sink::turns::tests`
 //! - **Nothing is half alive.** A panic in a long-running part ends the process.
 //!   `supervisor::tests`
 //! - **Quiet.** No secret and no customer data in a log, an error or a file in clear text.

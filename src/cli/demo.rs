@@ -147,7 +147,7 @@ impl Demo<'_> {
 
     async fn first_rows(&self, service: &Service, definition: &Definition, out: &mut Out) -> CommandResult {
         let query = ListQuery { limit: ROWS_SHOWN, ..ListQuery::default() };
-        let items = service.documents(&definition.name, &query).await?.items;
+        let items = service.documents(&definition.name, &query, "demo").await?.items;
         let columns = columns(definition, &items);
         let mut heads = vec![definition.table.id_column.as_str()];
         heads.extend(columns.iter().copied());

@@ -92,7 +92,7 @@ async fn list_documents(api: Arc<Api>, request: ApiRequest, definition: Arc<Defi
     };
     let page = match &query.shops {
         Some(shops) if shops.is_empty() => ItemPage::default(),
-        _ => api.service.documents(&definition.name, &query).await?,
+        _ => api.service.documents(&definition.name, &query, &request.grant.key_id).await?,
     };
     let seal = |(shop, id): &(ShopId, String)| api.cursors.encode(&definition.name, &params.filters(), &[shop, id]);
     let next_cursor = page.next.as_ref().map(seal);

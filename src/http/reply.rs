@@ -244,6 +244,9 @@ impl From<ServiceError> for Problem {
             ServiceError::Unavailable { detail, retry_after } => {
                 Problem::new(ProblemKind::Unavailable, detail).retry_after(retry_after)
             }
+            ServiceError::TooManyReads { detail, retry_after } => {
+                Problem::new(ProblemKind::TooManyRequests, detail).retry_after(retry_after)
+            }
             ServiceError::NoRoom { detail, retry_after } => {
                 Problem::new(ProblemKind::NoRoom, detail).retry_after(retry_after)
             }
@@ -315,6 +318,7 @@ mod tests {
             (ServiceError::LoginUnreachable { detail: detail(), retry_after: None }, 502, None),
             (ServiceError::LoginUnreachable { detail: detail(), retry_after: Some(wait) }, 502, Some("2")),
             (ServiceError::Unavailable { detail: detail(), retry_after: wait }, 503, Some("2")),
+            (ServiceError::TooManyReads { detail: detail(), retry_after: wait }, 429, Some("2")),
             (ServiceError::NoRoom { detail: detail(), retry_after: Duration::ZERO }, 507, Some("1")),
             (ServiceError::Internal("row 7 of /var/secret".to_owned()), 500, None),
         ] {

@@ -37,6 +37,9 @@ pub enum ServiceError {
     /// Temporary: starting, stopping, or a component is down.
     #[error("{detail}")]
     Unavailable { detail: String, retry_after: Duration },
+    /// The caller's API key has as many reads under way as it may have.
+    #[error("{detail}")]
+    TooManyReads { detail: String, retry_after: Duration },
     /// The disk that holds the data directory is full.
     #[error("{detail}")]
     NoRoom { detail: String, retry_after: Duration },

@@ -1,6 +1,7 @@
 //! The [`Service`] itself: what it is made of. What it does is in the other files.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -11,10 +12,13 @@ use super::sink_progress::{ArchiveMove, SinkCheck, Unrestored};
 use super::status::Overdue;
 use crate::catalog::Definition;
 use crate::domain::{Shop, Timestamp};
-use crate::sink::{Sink, SinkHealth};
+use crate::sink::{ReadLimits, ReadTurns, Sink, SinkHealth};
 use crate::source::Source;
 use crate::store::Store;
 use crate::sync::Engine;
+
+/// Limits of the lists of documents: a browser or a pool of connections has fewer under way.
+const READ_LIMITS: ReadLimits = ReadLimits { places: 1, of_one_key: 8, time_max: Duration::from_secs(5), rests: 9 };
 
 /// Everything that callers may ask for or change. Cheap to clone; all clones share one state.
 #[derive(Clone)]
@@ -24,6 +28,8 @@ pub struct Service {
     pub(super) source: Arc<Source>,
     pub(super) sink: Sink,
     pub(super) sink_health: SinkHealth,
+    /// Turns of the lists of documents.
+    pub(super) reads: ReadTurns,
     pub(super) definitions: Arc<[Arc<Definition>]>,
     /// SHA-256 of the admin key of the configuration.
     pub(super) admin_key: Option<[u8; 32]>,
@@ -61,6 +67,7 @@ pub(crate) struct ServiceDeps {
 
 impl Service {
     pub(crate) fn new(deps: ServiceDeps) -> Service {
+        let (store, limits) = (deps.store.clone(), ReadLimits { places: deps.sink.places(), ..READ_LIMITS });
         let service = Service {
             started_at: deps.store.clock().now(),
             store: deps.store,
@@ -68,6 +75,7 @@ impl Service {
             source: deps.source,
             sink: deps.sink,
             sink_health: deps.sink_health,
+            reads: ReadTurns::new(limits, move || store.work_done()),
             definitions: deps.definitions,
             admin_key: deps.admin_key,
             metrics: deps.metrics,

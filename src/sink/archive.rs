@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::filter::equals;
-use super::page::PageBuilder;
-use super::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
+use super::scan::{Progress, Scan};
+use super::{Item, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
@@ -20,38 +19,33 @@ use crate::domain::{Json, ShopId, StoredVersion};
 use crate::store::{Archived, Store, StoreError};
 use crate::supervisor::describe_join_error;
 
-/// Timeout of the scan for one page; the HTTP answer's own limit is not much longer.
-const SCAN_TIME_MAX: Duration = Duration::from_secs(30);
-/// Concurrent scans: each takes a processor.
-const SCANS_MAX: usize = 2;
-/// Documents decrypted before checking whether the page is full.
-const SCANNED_AT_ONCE: usize = 256;
+/// Time of one slice of a listing, after which other readers have their turn.
+const SLICE_TIME: Duration = Duration::from_millis(8);
+/// Documents decrypted before checking whether the page is full, or the time of the slice is over.
+const SCANNED_AT_ONCE: usize = 64;
 
 /// The embedded archive.
 #[derive(Clone)]
 pub struct Archive {
     store: Store,
     definitions: Vec<Arc<Definition>>,
-    scans: Arc<Semaphore>,
 }
 
 impl Archive {
     /// The archive of a store.
     pub fn new(store: Store, definitions: Vec<Arc<Definition>>) -> Archive {
-        Archive { store, definitions, scans: Arc::new(Semaphore::new(SCANS_MAX)) }
+        Archive { store, definitions }
     }
 
-    /// Reads a page of documents, in the order of `(shop_id, id)` by bytes, on a blocking thread.
+    /// Reads some more documents of a page, in the order of `(shop_id, id)` by bytes, on a blocking thread.
     ///
     /// # Errors
     /// Unknown resource, or the store's read errors.
-    pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
-        let (archive, definition, query) = (self.clone(), self.definition(resource)?, query.clone());
-        // Held by the scan itself, which continues after its caller was cancelled.
-        let permit = Arc::clone(&self.scans).acquire_owned().await.ok();
+    pub(super) async fn slice(&self, resource: &str, mut scan: Scan) -> Result<(Scan, Progress), SinkError> {
+        let (archive, definition) = (self.clone(), self.definition(resource)?);
         blocking(move || {
-            let _held = permit;
-            archive.collect(&definition, &query)
+            let progress = archive.collect(&definition, &mut scan)?;
+            Ok((scan, progress))
         })
         .await
     }
@@ -59,7 +53,7 @@ impl Archive {
     /// Reads one document; None if there is no such document.
     ///
     /// # Errors
-    /// As [`Archive::list`].
+    /// Unknown resource, or the store's read errors.
     pub async fn get(&self, resource: &str, shop: &str, id: &str) -> Result<Option<Item>, SinkError> {
         let (archive, definition) = (self.clone(), self.definition(resource)?);
         let (shop, id) = (shop.to_owned(), id.to_owned());
@@ -73,7 +67,7 @@ impl Archive {
     /// Reads which versions of one shop's documents are stored.
     ///
     /// # Errors
-    /// As [`Archive::list`].
+    /// As [`Archive::get`].
     pub async fn held(
         &self,
         resource: &str,
@@ -93,36 +87,30 @@ impl Archive {
             .ok_or_else(|| SinkError::new(SinkErrorClass::Operator, format!("resource `{resource}` is not configured")))
     }
 
-    fn collect(&self, definition: &Definition, query: &ListQuery) -> Result<ItemPage, SinkError> {
-        let mut builder = PageBuilder::default();
+    fn collect(&self, definition: &Definition, scan: &mut Scan) -> Result<Progress, SinkError> {
         let begun = Instant::now();
-        for shop in shops(query) {
-            let mut after = query.after.clone();
+        for shop in shops(&scan.query) {
             loop {
-                let from = after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
-                let found =
-                    self.store.archived(&definition.name, shop.as_deref(), from, SCANNED_AT_ONCE).map_err(broken)?;
-                let Some(last) = found.last.clone() else { break };
-                // The caller has timed out by then.
-                if begun.elapsed() > SCAN_TIME_MAX {
-                    return Err(SinkError::new(
-                        SinkErrorClass::Unavailable,
-                        format!("scanning the archive took more than {} s", SCAN_TIME_MAX.as_secs()),
-                    ));
+                if begun.elapsed() > SLICE_TIME {
+                    return Ok(Progress::More);
                 }
-                for document in found.documents {
+                let from = scan.query.after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
+                let read = self.store.archived(&definition.name, shop.as_deref(), from, SCANNED_AT_ONCE);
+                let read = read.map_err(broken)?;
+                let Some(last) = read.last else { break };
+                for document in read.documents {
                     let (item, cells) = open(definition, document)?;
-                    if matches(definition, query, &item, &cells) && !builder.take(item, query.limit) {
-                        return Ok(builder.page);
+                    if matches(definition, &scan.query, &item, &cells) && !scan.found.take(item, scan.query.limit) {
+                        return Ok(Progress::Done);
                     }
                 }
-                after = Some(last);
-                if !found.more {
+                scan.reached(last);
+                if !read.more {
                     break;
                 }
             }
         }
-        Ok(builder.page)
+        Ok(Progress::Done)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a sink's failure means. [`SinkErrorClass`] is all that the writer needs to know about one.
 
+use super::turns::Late;
+
 /// What a sink's failure means for the batch that was being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SinkErrorClass {
@@ -51,6 +53,22 @@ impl SinkError {
             | SinkErrorClass::Operator) => class,
         };
         SinkError { class, ..self }
+    }
+}
+
+/// Why a page of documents could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Its time was over before the page was full.
+    #[error("the read was over its time")]
+    Late,
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+impl From<Late> for ReadError {
+    fn from(Late: Late) -> ReadError {
+        ReadError::Late
     }
 }
 

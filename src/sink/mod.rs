@@ -8,18 +8,26 @@ mod error;
 pub(crate) mod filter;
 pub mod mysql;
 mod page;
+mod scan;
+mod turns;
 pub mod writer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tracing::Instrument as _;
+
 use crate::domain::StoredVersion;
+use crate::supervisor::describe_join_error;
 
 pub use archive::Archive;
-pub use error::{SinkError, SinkErrorClass};
+pub use error::{ReadError, SinkError, SinkErrorClass};
 pub use mysql::Mysql;
 pub use page::{Item, ItemPage, ListQuery};
+pub use turns::{Late, Read, ReadLimits, ReadTurns, TooManyReads};
 pub use writer::SinkHealth;
+
+use scan::{Progress, Scan};
 
 /// A sink: MySQL or the embedded archive.
 #[derive(Clone)]
@@ -37,14 +45,51 @@ impl Sink {
         }
     }
 
-    /// Reads one page of documents.
+    /// Slices of listings that run at the same time. A slice of the archive takes a processor; in MySQL, one that takes
+    /// long must not stop the others.
+    pub fn places(&self) -> usize {
+        match self {
+            Sink::Mysql(_) => 2,
+            Sink::Archive(_) => 1,
+        }
+    }
+
+    /// Reads one page of documents, in turns with other readers.
     ///
     /// # Errors
-    /// The sink cannot be read now.
-    pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
+    /// The sink cannot be read now, or the time of the read is over.
+    pub async fn list(&self, resource: &str, query: &ListQuery, read: &mut Read) -> Result<ItemPage, ReadError> {
+        let mut scan = Scan::new(query);
+        loop {
+            let turn = read.turn().await?;
+            let (sink, resource) = (self.clone(), resource.to_owned());
+            // A slice runs to its end although its caller goes away: its place is not free before that.
+            let slice = async move {
+                let sliced = sink.slice(&resource, scan).await;
+                drop(turn);
+                sliced
+            };
+            let sliced = tokio::spawn(slice.in_current_span()).await.unwrap_or_else(|error| {
+                let text = format!("reading documents: {}", describe_join_error(&error));
+                Err(SinkError::new(SinkErrorClass::Unknown, text))
+            });
+            match sliced {
+                Ok((scan, Progress::Done)) => return Ok(scan.page()),
+                Ok((goes_on, Progress::More)) => scan = goes_on,
+                // The server stops a statement that takes longer than a read may.
+                Err(_) if read.is_late() => return Err(ReadError::Late),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn slice(&self, resource: &str, mut scan: Scan) -> Result<(Scan, Progress), SinkError> {
         match self {
-            Sink::Mysql(mysql) => mysql.list(resource, query).await,
-            Sink::Archive(archive) => archive.list(resource, query).await,
+            Sink::Mysql(mysql) => {
+                let progress = mysql.slice(resource, &mut scan).await?;
+                Ok((scan, progress))
+            }
+            Sink::Archive(archive) => archive.slice(resource, scan).await,
         }
     }
 

@@ -3,21 +3,33 @@
 //! Pages follow the primary key, so a page costs the same at any depth, and rows inserted between two pages disturb
 //! neither.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use mysql_async::prelude::FromRow;
 use mysql_async::{FromRowError, Params, Row, Value};
 
 use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
-use crate::domain::Json;
+use crate::domain::{Json, ShopId};
 use crate::sink::filter::held;
-use crate::sink::page::PageBuilder;
+use crate::sink::scan::{Progress, Scan};
 use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
 use super::Mysql;
 use super::layout::Layout;
 use super::value::{datetime_value, text_value, timestamp_of};
 
+/// Begins a statement that the server itself stops after five seconds, the time of a read: MariaDB knows the first form,
+/// MySQL the second, and each takes the other's for a comment.
+const SELECT: &str = "/*M!100101 SET STATEMENT max_statement_time = 5 FOR */ SELECT /*+ MAX_EXECUTION_TIME(5000) */";
+/// Rows that one slice reads at most.
+const ROWS_AT_ONCE: usize = 128;
+/// Rows that one slice looks at, if no index leads to those that match: at first, and then so many that it takes about
+/// [`SLICE_TIME`].
+const WINDOW: usize = 500;
+const WINDOWS: std::ops::RangeInclusive<usize> = 100..=8_000;
+const SLICE_TIME: Duration = Duration::from_millis(15);
 /// Escapes the wildcards of LIKE; unlike a backslash it means the same in every sql_mode.
 const ESCAPE: char = '!';
 
@@ -27,22 +39,68 @@ impl Mysql {
     /// # Errors
     /// Class `Operator` for a resource that is not configured; else the server's. Cancel safe.
     pub async fn list(&self, resource: &str, query: &ListQuery) -> Result<ItemPage, SinkError> {
+        let mut scan = Scan::new(query);
+        while self.slice(resource, &mut scan).await? == Progress::More {}
+        Ok(scan.page())
+    }
+
+    /// Reads some more rows of a page.
+    ///
+    /// # Errors
+    /// As [`Mysql::list`]. Cancel safe.
+    pub(in crate::sink) async fn slice(&self, resource: &str, scan: &mut Scan) -> Result<Progress, SinkError> {
         let layout = self.layout(resource)?;
-        let limit = query.limit.max(1);
-        let Some(mut condition) = Condition::new(layout, query) else { return Ok(ItemPage::default()) };
-        // One extra row shows whether there is a next page.
-        condition.values.push(Value::UInt(limit as u64 + 1));
+        let table = &layout.definition.table;
+        let Some(mut condition) = Condition::new(layout, &scan.query) else { return Ok(Progress::Done) };
+        let begun = Instant::now();
+        let window_end = if has_index(table, &scan.query) { None } else { self.window_end(layout, scan).await? };
+        if let Some((shop, id)) = &window_end {
+            condition.up_to(&table.id_column, shop, id);
+        }
+        let rows_max = scan.wanted().min(ROWS_AT_ONCE);
+        condition.values.push(Value::UInt(rows_max as u64));
         let text = format!(
             "{} WHERE {} ORDER BY t.`shop_id`, t.`{}` LIMIT ?",
             select(layout),
             condition.text(),
-            layout.definition.table.id_column
+            table.id_column
         );
-        let mut builder = PageBuilder::default();
+        let (mut rows, mut last, mut is_full) = (0, None, false);
         // A page that fills up early must not keep the memory of the rows it dropped.
-        let take = |row| Ok(builder.take(self.item(layout, row)?, limit));
+        let (found, limit) = (&mut scan.found, scan.query.limit);
+        let take = |row| {
+            let item = self.item(layout, row)?;
+            (rows, last) = (rows + 1, Some((item.shop_id.clone(), item.id.clone())));
+            is_full = !found.take(item, limit);
+            Ok(!is_full)
+        };
         self.read_while(&text, Params::Positional(condition.values), take).await?;
-        Ok(builder.page)
+        scan.fit_window(begun.elapsed());
+        let next = if rows == rows_max { last } else { window_end };
+        match next {
+            Some(next) if !is_full => {
+                scan.reached(next);
+                Ok(Progress::More)
+            }
+            _ => Ok(Progress::Done),
+        }
+    }
+
+    /// The last of the rows that the next slice looks at; None: it looks at all that are left.
+    async fn window_end(&self, layout: &Layout, scan: &mut Scan) -> Result<Option<(ShopId, String)>, SinkError> {
+        let Some(mut condition) = Condition::of_window(layout, &scan.query) else { return Ok(None) };
+        if scan.window == 0 {
+            scan.window = WINDOW;
+        }
+        condition.values.push(Value::UInt(scan.window as u64));
+        let id = &layout.definition.table.id_column;
+        let text = format!(
+            "{SELECT} t.`shop_id`, t.`{id}` FROM `{}` t WHERE {} ORDER BY t.`shop_id`, t.`{id}` LIMIT 1 OFFSET ?",
+            layout.parent.name,
+            condition.text(),
+        );
+        let rows: Vec<(String, String)> = self.read(&text, Params::Positional(condition.values)).await?;
+        Ok(rows.into_iter().next().map(|(shop, id)| (shop.into(), id)))
     }
 
     /// Reads one document; None if there is no such id.
@@ -80,9 +138,43 @@ impl Mysql {
     }
 }
 
+impl Scan {
+    /// Sizes the next window by the time that the last one took.
+    fn fit_window(&mut self, took: Duration) {
+        if self.window > 0 {
+            let next = if took < SLICE_TIME / 2 {
+                self.window * 2
+            } else if took > SLICE_TIME * 2 {
+                self.window / 2
+            } else {
+                self.window
+            };
+            self.window = next.clamp(*WINDOWS.start(), *WINDOWS.end());
+        }
+    }
+}
+
+/// Whether an index leads the server to the rows that match, or all rows match.
+fn has_index(table: &Table, query: &ListQuery) -> bool {
+    let is_scan = query.q.is_some() || query.filters.iter().any(|(place, _)| !is_indexed(table, place));
+    let has_time = query.from.is_some() || query.to.is_some();
+    !is_scan && (!has_time || table.time.as_ref().is_some_and(|time| table.indexes.contains(time)))
+}
+
+/// Whether the column of a filter has an index.
+fn is_indexed(table: &Table, place: &Place) -> bool {
+    match place {
+        Place::Id => true,
+        Place::Column(name) => table.indexes.contains(name),
+        Place::Child { table: child, column } => {
+            table.children.iter().any(|known| known.name == *child && known.indexes.contains(column))
+        }
+    }
+}
+
 fn select(layout: &Layout) -> String {
     format!(
-        "SELECT t.`shop_id`, t.`{}`, t.`combination`, t.`document`, t.`version`, t.`fetched_at`, t.`first_listed_at`, \
+        "{SELECT} t.`shop_id`, t.`{}`, t.`combination`, t.`document`, t.`version`, t.`fetched_at`, t.`first_listed_at`, \
          t.`no_longer_listed_at` FROM `{}` t",
         layout.definition.table.id_column, layout.parent.name
     )
@@ -128,6 +220,35 @@ impl Condition {
     /// None if nothing can match.
     fn new(layout: &Layout, query: &ListQuery) -> Option<Condition> {
         let table = &layout.definition.table;
+        let mut condition = Condition::of_places(table, query)?;
+        let time = table.time.as_deref().unwrap_or("fetched_at");
+        if let Some(from) = query.from {
+            condition.add(&format!("t.`{time}` >= ?"), [datetime_value(from)]);
+        }
+        if let Some(to) = query.to {
+            condition.add(&format!("t.`{time}` < ?"), [datetime_value(to)]);
+        }
+        for (place, text) in &query.filters {
+            condition.filter(table, place, text)?;
+        }
+        if let Some(q) = &query.q {
+            condition.search(table, q)?;
+        }
+        Some(condition)
+    }
+
+    /// The rows among which a slice looks for those that match: all, or those that an index leads to.
+    fn of_window(layout: &Layout, query: &ListQuery) -> Option<Condition> {
+        let table = &layout.definition.table;
+        let mut condition = Condition::of_places(table, query)?;
+        for (place, text) in query.filters.iter().filter(|(place, _)| is_indexed(table, place)) {
+            condition.filter(table, place, text)?;
+        }
+        Some(condition)
+    }
+
+    /// The rows of the shops behind the cursor.
+    fn of_places(table: &Table, query: &ListQuery) -> Option<Condition> {
         let id = &table.id_column;
         let mut condition = Condition::default();
         match query.shops.as_deref() {
@@ -145,20 +266,13 @@ impl Condition {
                 [text_value(shop), text_value(shop), text_value(after)],
             );
         }
-        let time = table.time.as_deref().unwrap_or("fetched_at");
-        if let Some(from) = query.from {
-            condition.add(&format!("t.`{time}` >= ?"), [datetime_value(from)]);
-        }
-        if let Some(to) = query.to {
-            condition.add(&format!("t.`{time}` < ?"), [datetime_value(to)]);
-        }
-        for (place, text) in &query.filters {
-            condition.filter(table, place, text)?;
-        }
-        if let Some(q) = &query.q {
-            condition.search(table, q)?;
-        }
         Some(condition)
+    }
+
+    /// Only rows up to a place, that one included.
+    fn up_to(&mut self, id: &str, shop: &ShopId, last: &str) {
+        let part = format!("(t.`shop_id` < ? OR (t.`shop_id` = ? AND t.`{id}` <= ?))");
+        self.add(&part, [text_value(shop), text_value(shop), text_value(last)]);
     }
 
     fn add(&mut self, part: &str, values: impl IntoIterator<Item = Value>) {

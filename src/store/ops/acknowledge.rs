@@ -156,6 +156,7 @@ impl Store {
     /// # Errors
     /// The engine's errors; then nothing is removed and the batch will be written again.
     pub async fn acknowledge(&self, positions: Vec<OutboxPosition>) -> Result<(), StoreError> {
+        self.count_work(positions.len());
         let now = self.now();
         self.transact(move |tx| {
             let (mut counts, mut streams) = (RunCounts::default(), BTreeSet::new());
@@ -187,6 +188,7 @@ impl Store {
     /// # Errors
     /// The engine's errors; then nothing has moved.
     pub async fn archive(&self, positions: Vec<OutboxPosition>) -> Result<(), StoreError> {
+        self.count_work(positions.len());
         let now = self.now();
         self.transact(move |tx| move_to_archive(tx, &positions, now)).await
     }

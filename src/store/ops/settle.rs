@@ -186,6 +186,7 @@ impl Store {
     /// # Errors
     /// The engine's errors; then none of them is applied, and their jobs are ready again.
     pub async fn settle(&self, outputs: Vec<StepOutput>) -> Result<Vec<Settled>, StoreError> {
+        self.count_work(outputs.len());
         let leases: Arc<[Lease]> = outputs.iter().map(StepOutput::lease).collect();
         let settled = self.settle_leases(outputs, Arc::clone(&leases)).await;
         if settled.is_err() {

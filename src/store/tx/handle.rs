@@ -1,7 +1,7 @@
 //! The handle to the store that all callers share: engine, committer, keys and clock.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, watch};
@@ -42,6 +42,8 @@ pub(in crate::store) struct Inner {
     /// Number of parked records at which a shop is paused.
     pub(in crate::store) parked_max: AtomicU64,
     pub(in crate::store) archives_when_settling: AtomicBool,
+    /// See [`Store::work_done`].
+    pub(in crate::store) work_done: AtomicU64,
     /// First key that the opening did not check for damage; none: all were checked.
     pub(in crate::store) unseen: kv::LookFrom,
 }
@@ -121,6 +123,15 @@ impl Store {
     /// Authenticates the cursors of the HTTP API; made at the first start, kept sealed.
     pub fn cursor_key(&self) -> &[u8] {
         &self.0.cursor_key
+    }
+
+    /// Results of calls that were settled, and outbox entries that left for the sink, since the store was opened.
+    pub fn work_done(&self) -> u64 {
+        self.0.work_done.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::store) fn count_work(&self, count: usize) {
+        self.0.work_done.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Bytes on disk.

@@ -350,7 +350,7 @@ impl TestApp {
         self.request_by(ADMIN_KEY, method, path)
     }
 
-    fn request_by(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request_by(&self, key: &str, method: Method, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.running.as_ref().unwrap().base);
         self.http.request(method, url).bearer_auth(key)
     }
