@@ -77,6 +77,7 @@
 //!   `it::restore::a_lost_data_directory_comes_back_from_mysql`
 //! - **Everything is bounded**: attempts, batches, pages, bodies, outbox, what is parked, drain. `it::outage`, `it::shutdown`
 //! - **Reading is fair.** However much one API key asks for, another's lists and the sync go on. `sink::turns::tests`
+//! - **The index is no other archive.** It finds what reading every document finds. `store::tests::archive_index`
 //! - **Nothing is half alive.** A panic in a long-running part ends the process.
 //!   `supervisor::tests`
 //! - **Quiet.** No secret and no customer data in a log, an error or a file in clear text.

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::coverage::Coverage;
+use super::facets::FacetLayout;
 pub use super::page_style::{PageStyle, Pages};
-use crate::domain::{DetailEndpoint, ListParams, ShopId, StreamId};
+use crate::domain::{DetailEndpoint, Facet, Json, ListParams, ShopId, StreamId};
 
 /// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
@@ -35,6 +36,8 @@ pub struct Definition {
     pub table: Table,
     /// Which parts of a document the columns cover.
     pub coverage: Coverage,
+    /// What the archive indexes of a document.
+    pub facets: FacetLayout,
 }
 
 /// How the resource is listed.
@@ -242,6 +245,12 @@ impl Definition {
             Some((parent, own)) => (Some(parent.into()), own),
             None => (None, kept),
         }
+    }
+
+    /// The facets of a document, but for those that its stream decides; `id` is its stored id.
+    pub fn facets_of(&self, id: &str, document: &Json<'_>) -> Vec<Facet> {
+        let (parent, _) = self.split_id(id);
+        self.facets.of_document(id, parent.as_deref(), document)
     }
 
     /// The paths of the list and the detail. Each needs a rate rule.

@@ -3,10 +3,9 @@
 //! A value that does not fit its column becomes `Null`, which [`super::coverage`] reports; the whole document is stored
 //! beside the columns. The listing and both sinks use the same cells, so they agree.
 
-use super::cell::cell;
 pub use super::cell::{Cell, text_cell, timestamp_of};
-use super::columns::{ChildTable, Column, ColumnKind, ColumnSource};
 use super::definition::Definition;
+use super::values::{Within, cells, child_rows};
 use crate::domain::{Json, ListParams};
 
 /// The typed form of one document.
@@ -16,17 +15,6 @@ pub struct Extract {
     pub cells: Vec<Cell>,
     /// For each child table in order: its rows, each in the order of its columns.
     pub children: Vec<Vec<Vec<Cell>>>,
-}
-
-/// The source of a document's columns.
-#[derive(Clone, Copy)]
-struct Within<'a> {
-    /// The document, or the element of a child table.
-    value: &'a Json<'a>,
-    /// Its ancestors: the document first, the nearest last.
-    above: &'a [&'a Json<'a>],
-    combination: &'a ListParams,
-    parent: Option<&'a str>,
 }
 
 /// Extracts the cells of a document; `id` is its stored id.
@@ -43,44 +31,6 @@ pub fn extract(definition: &Definition, id: &str, document: &Json<'_>, combinati
     out
 }
 
-/// Appends the rows of the arrays at `path` within a value, in document order.
-fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, rows: &mut Vec<Vec<Cell>>) {
-    let (head, rest) = path.split_once("/*").map_or((path, None), |(head, rest)| (head, Some(rest)));
-    let Some(Json::Array(elements)) = within.value.pointer(head) else { return };
-    let above: Vec<&Json<'_>> = within.above.iter().copied().chain([within.value]).collect();
-    for value in elements {
-        let element = Within { value, above: &above, ..within };
-        match rest {
-            Some(rest) => child_rows(child, rest, element, rows),
-            None => rows.push(cells(&child.columns, element)),
-        }
-    }
-}
-
-fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
-    columns
-        .iter()
-        .map(|column| {
-            let found = match &column.source {
-                ColumnSource::Stream(parameter) => return known(column.kind, from.combination.get(parameter)),
-                ColumnSource::Parent => return known(column.kind, from.parent),
-                ColumnSource::Pointer(pointer) => from.value.pointer(pointer),
-                ColumnSource::Above { pointer, up } => {
-                    from.above.iter().rev().nth(up.saturating_sub(1)).and_then(|holder| holder.pointer(pointer))
-                }
-            };
-            match found {
-                None | Some(Json::Null) => Cell::Null,
-                Some(value) => cell(column.kind, column.zone.as_ref(), value).unwrap_or(Cell::Null),
-            }
-        })
-        .collect()
-}
-
-fn known(kind: ColumnKind, text: Option<&str>) -> Cell {
-    text.and_then(|text| text_cell(kind, text)).unwrap_or(Cell::Null)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Cell, extract, text_cell};
@@ -92,7 +42,7 @@ mod tests {
     }
 
     fn cell(kind: ColumnKind, value: &Json<'_>) -> Option<Cell> {
-        super::cell(kind, None, value)
+        crate::catalog::cell::cell(kind, None, value)
     }
 
     #[test]
@@ -109,7 +59,10 @@ mod tests {
         assert_eq!(super::timestamp_of(None, &read("1540000000")), Some(Timestamp::from_millis(1_540_000_000_000)));
         let there = jiff::tz::TimeZone::get("Europe/Amsterdam").unwrap();
         let local = Json::Text("2026-06-30T22:30:00".into());
-        assert_eq!(super::cell(ColumnKind::Datetime, Some(&there), &local), utc("2026-06-30 20:30:00.000000"));
+        assert_eq!(
+            crate::catalog::cell::cell(ColumnKind::Datetime, Some(&there), &local),
+            utc("2026-06-30 20:30:00.000000")
+        );
         assert_eq!(super::timestamp_of(Some(&there), &local), Some(Timestamp::from_millis(1_782_851_400_000)));
         assert_eq!(cell(ColumnKind::Date, &read("\"2026-06-30T22:30:00Z\"")), Some(Cell::Date("2026-06-30".into())));
     }

@@ -8,7 +8,9 @@ pub mod columns;
 pub mod coverage;
 pub mod definition;
 pub mod extract;
+pub mod facets;
 mod field_drift;
+pub(crate) mod filter;
 pub mod infer;
 pub mod limits;
 pub mod openapi_check;
@@ -19,6 +21,7 @@ pub mod reader;
 mod resolve;
 mod table_reader;
 mod toml_fields;
+mod values;
 mod views;
 
 use std::collections::BTreeMap;

@@ -11,6 +11,7 @@ use super::coverage::Coverage;
 use super::definition::{
     Definition, Detail, List, Order, Pages, Proof, Recent, Refresh, Span, Until, Windows, endpoint_digest,
 };
+use super::facets::FacetLayout;
 use super::toml_fields::{ProblemCollector, TomlFields};
 use super::{DefinitionProblem, Problems, page_fields, table_reader};
 use crate::domain::ListParams;
@@ -122,7 +123,8 @@ fn definition(name: &str, fields: &TomlFields<'_>) -> Definition {
         detail.endpoint_digest = endpoint_digest(&detail.path, &media_type, &id);
     }
     let coverage = Coverage::new(&id, &table, zone.is_some());
-    Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage }
+    let facets = FacetLayout::new(&table);
+    Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage, facets }
 }
 
 /// Parts that cannot be read are reported and left empty.

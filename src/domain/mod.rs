@@ -13,6 +13,7 @@ pub mod datetime;
 pub mod detail_proof;
 pub mod document;
 pub mod duration;
+pub mod facet;
 pub mod health;
 pub mod job;
 pub mod job_seq;
@@ -44,6 +45,7 @@ pub use completeness::{Completeness, Gap, GapReason, LossStage, LostDocument, Si
 pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdict};
 pub use document::{Document, Entry, Parked, RunView};
 pub use duration::{parse_duration, rough_duration};
+pub use facet::{Facet, FacetValue, Facets};
 pub use job::{Attempt, CallKind, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
 pub use job_seq::JobSeq;
 pub use json::Json;

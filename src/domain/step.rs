@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::Cause;
 use super::detail_proof::NotFound;
+use super::facet::Facets;
 use super::job::{FetchDetail, JobKind, Lease, ListPage, Sweep};
 use super::timestamp::Timestamp;
 
@@ -61,6 +62,7 @@ pub struct Row<B = Bytes> {
     pub time: Option<Timestamp>,
     /// The row itself; only of resources whose row is the document.
     pub body: Option<B>,
+    pub facets: Facets,
 }
 
 /// A row of a list page that cannot be stored: it has no usable id, or cannot be parsed.
@@ -93,6 +95,7 @@ pub struct FetchedDocument<B = Bytes> {
     pub hash: u64,
     /// When the refresh rule reads it again; none: final, too old, or no rule.
     pub refresh_after: Option<Duration>,
+    pub facets: Facets,
 }
 
 /// The parts of a resource's definition that decide how its pages are applied.
@@ -135,18 +138,23 @@ impl<B> StepOutput<B> {
         }
     }
 
-    /// The same with the bodies of its documents converted; `convert` gets the document's id and its body.
+    /// The same with the bodies and facets of its documents converted; `convert` gets the document's id and both.
     ///
     /// # Errors
     /// Those of `convert`.
-    pub fn convert_bodies<C, E>(self, mut convert: impl FnMut(&str, B) -> Result<C, E>) -> Result<StepOutput<C>, E> {
+    pub fn convert_bodies<C, E>(
+        self,
+        mut convert: impl FnMut(&str, B, Facets) -> Result<(C, Facets), E>,
+    ) -> Result<StepOutput<C>, E> {
         Ok(match self {
             StepOutput::Page { lease, page, rule } => {
                 StepOutput::Page { lease, page: page.convert_bodies(convert)?, rule }
             }
-            StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after }, endpoint } => {
-                let body = convert(&lease.job.kind.id, body)?;
-                StepOutput::Document { lease, document: FetchedDocument { body, hash, refresh_after }, endpoint }
+            StepOutput::Document { lease, document, endpoint } => {
+                let FetchedDocument { body, hash, refresh_after, facets } = document;
+                let (body, facets) = convert(&lease.job.kind.id, body, facets)?;
+                let document = FetchedDocument { body, hash, refresh_after, facets };
+                StepOutput::Document { lease, document, endpoint }
             }
             StepOutput::PageSkipped { lease, reason, transient, next } => {
                 StepOutput::PageSkipped { lease, reason, transient, next }
@@ -172,11 +180,17 @@ impl<B> Page<B> {
         Page { rows: Vec::new(), rejected: Vec::new(), digest: String::new(), next, doubt: None }
     }
 
-    fn convert_bodies<C, E>(self, mut convert: impl FnMut(&str, B) -> Result<C, E>) -> Result<Page<C>, E> {
+    fn convert_bodies<C, E>(
+        self,
+        mut convert: impl FnMut(&str, B, Facets) -> Result<(C, Facets), E>,
+    ) -> Result<Page<C>, E> {
         let Page { rows, rejected, digest, next, doubt } = self;
-        let row = |Row { id, hash, legacy, time, body }: Row<B>| {
-            let body = body.map(|body| convert(&id, body)).transpose()?;
-            Ok(Row { id, hash, legacy, time, body })
+        let row = |Row { id, hash, legacy, time, body, facets }: Row<B>| {
+            let (body, facets) = match body {
+                Some(body) => convert(&id, body, facets).map(|(body, facets)| (Some(body), facets))?,
+                None => (None, Facets::Unknown),
+            };
+            Ok(Row { id, hash, legacy, time, body, facets })
         };
         let rows = rows.into_iter().map(row).collect::<Result<_, E>>()?;
         Ok(Page { rows, rejected, digest, next, doubt })

@@ -68,7 +68,7 @@ pub use shops::ShopPatch;
 pub use source_move::{Proof, SourceMove, SourceMoveError};
 pub use status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Overdue, ShopCounts, SinkStatus, Status, StatusScope};
 
-pub(crate) use crate::sink::filter::held;
+pub(crate) use crate::catalog::filter::held;
 /// Answers of the parts below that are the service's own answers.
 pub use crate::sink::{Item, ItemPage, ListQuery};
 pub use crate::store::{AnswerName, CALL_DAYS_KEPT, KeyRecord, NewShop, RunFilter, Scope, StoredResponse};

@@ -73,7 +73,12 @@ impl Service {
             calls_since,
             budgets,
             budgets_left_out,
-            sink: SinkStatus { kind: self.sink.kind().to_owned(), healthy: error.is_none(), error: shown },
+            sink: SinkStatus {
+                kind: self.sink.kind().to_owned(),
+                healthy: error.is_none(),
+                error: shown,
+                indexing: self.store.unindexed_resources()?,
+            },
             logins_paused_until: self.logins_paused_until()?,
             overdue: self.overdue(of.map(|part| &part.shops))?,
             shops,

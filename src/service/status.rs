@@ -126,6 +126,8 @@ pub struct SinkStatus {
     pub healthy: bool,
     #[schema(required)]
     pub error: Option<String>,
+    /// Resources of the archive whose index is being built: until it is complete, filters read every document.
+    pub indexing: Vec<String>,
 }
 
 /// Shops by state.

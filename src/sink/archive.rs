@@ -1,28 +1,33 @@
 //! The embedded archive as a sink: the same listing, filters and order as MySQL, over the store.
 //!
-//! Documents are stored encrypted, so a filter has to open each one. This suits one machine and a few hundred thousand
-//! documents; use MySQL for more, or for SQL.
+//! Documents are stored encrypted. An index leads to those that a filter or a time may find, and each of them is opened and
+//! compared; a search with `q` alone opens all. This suits one machine and a few hundred thousand documents; use MySQL for
+//! more, or for SQL.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::filter::equals;
-use super::scan::{Progress, Scan};
+use super::scan::{Ahead, Progress, Scan};
 use super::{Item, ListQuery, SinkError, SinkErrorClass};
 use crate::catalog::Definition;
 use crate::catalog::definition::{Column, ColumnKind, Place};
 use crate::catalog::extract::{Cell, Extract, extract};
+use crate::catalog::filter::equals;
 use crate::domain::datetime::sql_datetime;
 use crate::domain::{Json, ShopId, StoredVersion};
-use crate::store::{Archived, Store, StoreError};
+use crate::store::{ArchivePage, Archived, Candidates, IndexCondition, IndexQuery, Lookup, Store, StoreError};
 use crate::supervisor::describe_join_error;
 
 /// Time of one slice of a listing, after which other readers have their turn.
 const SLICE_TIME: Duration = Duration::from_millis(8);
 /// Documents decrypted before checking whether the page is full, or the time of the slice is over.
 const SCANNED_AT_ONCE: usize = 64;
+/// Documents that one look into the index finds, and how many of them are decrypted before that check.
+const FOUND_AT_ONCE: usize = 4096;
+const OPENED_AT_ONCE: usize = 16;
 
 /// The embedded archive.
 #[derive(Clone)]
@@ -34,6 +39,7 @@ pub struct Archive {
 impl Archive {
     /// The archive of a store.
     pub fn new(store: Store, definitions: Vec<Arc<Definition>>) -> Archive {
+        store.set_indexed(&definitions);
         Archive { store, definitions }
     }
 
@@ -88,41 +94,117 @@ impl Archive {
     }
 
     fn collect(&self, definition: &Definition, scan: &mut Scan) -> Result<Progress, SinkError> {
-        let begun = Instant::now();
-        for shop in shops(&scan.query) {
-            loop {
-                if begun.elapsed() > SLICE_TIME {
-                    return Ok(Progress::More);
+        let (begun, conditions) = (Instant::now(), conditions(definition, &scan.query));
+        while let Some(shop) = self.shop_at(definition, scan, !conditions.is_empty())? {
+            if begun.elapsed() > SLICE_TIME {
+                return Ok(Progress::More);
+            }
+            let read = match &shop {
+                Some(shop) => self.look_up(definition, scan, shop, &conditions)?,
+                None => None,
+            };
+            let read = match read {
+                Some(read) => read,
+                None => self.read_on(definition, scan, shop.as_ref())?,
+            };
+            for document in read.documents {
+                let (item, cells) = open(definition, document)?;
+                if matches(definition, &scan.query, &item, &cells) && !scan.found.take(item, scan.query.limit) {
+                    return Ok(Progress::Done);
                 }
-                let from = scan.query.after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
-                let read = self.store.archived(&definition.name, shop.as_deref(), from, SCANNED_AT_ONCE);
-                let read = read.map_err(broken)?;
-                let Some(last) = read.last else { break };
-                for document in read.documents {
-                    let (item, cells) = open(definition, document)?;
-                    if matches(definition, &scan.query, &item, &cells) && !scan.found.take(item, scan.query.limit) {
-                        return Ok(Progress::Done);
-                    }
-                }
+            }
+            if let Some(last) = read.last {
                 scan.reached(last);
-                if !read.more {
-                    break;
-                }
+            }
+            match shop {
+                _ if read.more => {}
+                Some(shop) => scan.finished = Some(shop),
+                None => return Ok(Progress::Done),
             }
         }
         Ok(Progress::Done)
     }
+
+    /// The shop whose documents come next, or all of them at once (`Some(None)`); None: nothing is left.
+    fn shop_at(
+        &self,
+        definition: &Definition,
+        scan: &Scan,
+        has_conditions: bool,
+    ) -> Result<Option<Option<ShopId>>, SinkError> {
+        let reached = scan.query.after.as_ref().map(|(shop, _)| shop);
+        let is_left = |shop: &&ShopId| {
+            scan.finished.as_ref().is_none_or(|finished| *shop > finished)
+                && reached.is_none_or(|reached| *shop >= reached)
+        };
+        if let Some(wanted) = &scan.query.shops {
+            return Ok(wanted.iter().filter(is_left).min().cloned().map(Some));
+        }
+        if !has_conditions || !self.store.is_indexed(&definition.name).map_err(broken)? {
+            return Ok(Some(None));
+        }
+        let from = match (&scan.finished, reached) {
+            (Some(finished), _) => Bound::Excluded(finished),
+            (None, Some(reached)) => Bound::Included(reached),
+            (None, None) => Bound::Unbounded,
+        };
+        Ok(self.store.next_archived_shop(&definition.name, from).map_err(broken)?.map(Some))
+    }
+
+    /// The next documents of a shop that the index finds. None: it has to be read document by document.
+    fn look_up(
+        &self,
+        definition: &Definition,
+        scan: &mut Scan,
+        shop: &ShopId,
+        conditions: &[IndexCondition],
+    ) -> Result<Option<ArchivePage>, SinkError> {
+        if scan.ahead.shop.as_ref() != Some(shop) || (scan.ahead.ids.is_empty() && scan.ahead.more.is_some()) {
+            let after = scan.query.after.as_ref().filter(|(of, _)| of == shop).map(|(_, id)| id.as_str());
+            let query = IndexQuery { resource: &definition.name, shop, conditions, after, count: FOUND_AT_ONCE };
+            match self.store.archive_candidates(query).map_err(broken)? {
+                Lookup::Found(Candidates { ids, more }) => {
+                    scan.ahead = Ahead { shop: Some(shop.clone()), ids: ids.into(), more };
+                }
+                // As when all documents are read.
+                Lookup::NoKey if scan.query.shops.is_none() => return Ok(Some(ArchivePage::default())),
+                Lookup::NoKey | Lookup::NoIndex => {
+                    scan.ahead = Ahead::default();
+                    return Ok(None);
+                }
+            }
+        }
+        let mut page = ArchivePage::default();
+        for _ in 0..OPENED_AT_ONCE {
+            let Some(id) = scan.ahead.ids.pop_front() else { break };
+            page.documents.extend(self.store.archived_one(&definition.name, shop, &id).map_err(broken)?);
+            page.last = Some((shop.clone(), id));
+        }
+        if scan.ahead.ids.is_empty()
+            && let Some(last) = &scan.ahead.more
+        {
+            page.last = Some((shop.clone(), last.clone()));
+        }
+        page.more = !scan.ahead.ids.is_empty() || scan.ahead.more.is_some();
+        Ok(Some(page))
+    }
+
+    /// The next documents of a shop, or of all.
+    fn read_on(&self, definition: &Definition, scan: &Scan, shop: Option<&ShopId>) -> Result<ArchivePage, SinkError> {
+        let from = scan.query.after.as_ref().map(|(shop, id)| (shop.as_str(), id.as_str()));
+        self.store.archived(&definition.name, shop.map(ShopId::as_str), from, SCANNED_AT_ONCE).map_err(broken)
+    }
 }
 
-/// The key ranges to scan: one per shop, or everything. Shops before the cursor are done.
-fn shops(query: &ListQuery) -> Vec<Option<ShopId>> {
-    let Some(mut wanted) = query.shops.clone() else { return vec![None] };
-    wanted.sort();
-    wanted.dedup();
-    if let Some((shop, _)) = &query.after {
-        wanted.retain(|wanted| wanted >= shop);
+/// What the index can tell of the documents that a query looks for.
+fn conditions(definition: &Definition, query: &ListQuery) -> Vec<IndexCondition> {
+    let layout = &definition.facets;
+    let filters = query.filters.iter().filter_map(|(place, text)| layout.of_filter(place, text));
+    let mut conditions: Vec<IndexCondition> = filters.map(IndexCondition::Has).collect();
+    if layout.has_time() && (query.from.is_some() || query.to.is_some()) {
+        conditions.push(IndexCondition::Between(query.from, query.to));
     }
-    wanted.into_iter().map(Some).collect()
+    conditions
 }
 
 fn open(definition: &Definition, document: Archived) -> Result<(Item, Extract), SinkError> {

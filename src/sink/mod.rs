@@ -5,7 +5,6 @@
 
 pub mod archive;
 mod error;
-pub(crate) mod filter;
 pub mod mysql;
 mod page;
 mod scan;

@@ -1,5 +1,7 @@
 //! A listing in slices: each reads on from where the one before it ended, for a short time.
 
+use std::collections::VecDeque;
+
 use super::page::PageBuilder;
 use super::{ItemPage, ListQuery};
 use crate::domain::ShopId;
@@ -11,6 +13,19 @@ pub(super) struct Scan {
     pub(super) found: PageBuilder,
     /// Rows that the next slice looks at, if it cannot tell beforehand which match.
     pub(super) window: usize,
+    /// Shops up to this one have nothing more.
+    pub(super) finished: Option<ShopId>,
+    /// Documents that the index found, to be looked at.
+    pub(super) ahead: Ahead,
+}
+
+/// Documents of one shop to be looked at.
+#[derive(Default)]
+pub(super) struct Ahead {
+    pub(super) shop: Option<ShopId>,
+    pub(super) ids: VecDeque<String>,
+    /// There may be more above this id.
+    pub(super) more: Option<String>,
 }
 
 /// Whether a slice was the last.
@@ -23,7 +38,8 @@ pub(super) enum Progress {
 impl Scan {
     /// Begins at the query's cursor.
     pub(super) fn new(query: &ListQuery) -> Scan {
-        Scan { query: query.clone(), found: PageBuilder::default(), window: 0 }
+        let found = PageBuilder::default();
+        Scan { query: query.clone(), found, window: 0, finished: None, ahead: Ahead::default() }
     }
 
     /// Items that are missing, and the one behind them that shows whether there is another page.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::{Backoff, Entry, LogThrottle};
-use crate::store::{OutboxItem, OutboxPosition, Store, StoreError, blocking};
+use crate::store::{IndexCheck, OutboxItem, OutboxPosition, Store, StoreError, blocking};
 use crate::supervisor::describe_join_error;
 
 /// Entries per transaction: beyond a few hundred the server gains nothing.
@@ -35,6 +35,8 @@ const RECONNECT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Dura
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(30);
 const OPERATOR_PAUSE: Duration = Duration::from_secs(15);
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How many times as long as a step of the indexing takes, it rests after it.
+const INDEX_RESTS: u32 = 3;
 const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
 /// State of the sink, for the status page.
@@ -96,8 +98,64 @@ impl SinkHealth {
     }
 }
 
-/// Moves documents into the embedded archive until stopped.
+/// Moves documents into the embedded archive, and keeps its index, until stopped.
 pub async fn run_archive(store: Store, stop: CancellationToken) {
+    while let Err(error) = store.begin_index().await {
+        error.warn("the index of the archive could not be begun; trying again");
+        if pause(&stop, STORE_PAUSE).await {
+            return;
+        }
+    }
+    tokio::join!(move_documents(&store, &stop), keep_index(&store, &stop));
+}
+
+/// Indexes what was archived without an index, and sorts the index when it has grown.
+async fn keep_index(store: &Store, stop: &CancellationToken) {
+    check_index(store, stop).await;
+    loop {
+        let begun = Instant::now();
+        let rest = match store.index_some().await {
+            // Beside all other work.
+            Ok(true) => begun.elapsed() * INDEX_RESTS,
+            Ok(false) => {
+                for (resource, shop) in store.grown_indexes() {
+                    if let Err(error) = store.merge_index(&resource, &shop).await {
+                        error.warn("the index of the archive could not be sorted; it is tried again when it has grown");
+                    }
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = store.signals().indexed.notified() => {}
+                }
+                continue;
+            }
+            Err(error) => {
+                error.warn("archived documents could not be indexed; trying again");
+                STORE_PAUSE
+            }
+        };
+        if pause(stop, rest).await {
+            return;
+        }
+    }
+}
+
+/// Finds documents that an earlier build archived since this one last ran.
+async fn check_index(store: &Store, stop: &CancellationToken) {
+    let mut next = Some(IndexCheck::default());
+    while let Some(from) = next {
+        let begun = Instant::now();
+        next = store.check_index(from).await.unwrap_or_else(|error| {
+            error.warn("the index of the archive could not be checked; the next start does it");
+            None
+        });
+        if pause(stop, begun.elapsed() * INDEX_RESTS).await {
+            return;
+        }
+    }
+}
+
+async fn move_documents(store: &Store, stop: &CancellationToken) {
     store.archive_when_settling();
     loop {
         let positions = store.outbox_positions(BATCH_MAX, BATCH_BYTES_MAX).unwrap_or_default();
@@ -110,7 +168,7 @@ pub async fn run_archive(store: Store, stop: CancellationToken) {
         }
         if let Err(error) = store.archive(positions).await {
             error.warn("documents could not be archived; trying again");
-            if pause(&stop, STORE_PAUSE).await {
+            if pause(stop, STORE_PAUSE).await {
                 return;
             }
         }

@@ -15,7 +15,7 @@ use crate::catalog::coverage::{FieldDrift, kind_for_time, tolerated};
 use crate::catalog::extract::timestamp_of;
 use crate::domain::json::{Reading, Tolerance};
 use crate::domain::step::{Rejected, Row};
-use crate::domain::{Json, Timestamp};
+use crate::domain::{Facets, Json, Timestamp};
 
 /// Longest id, in characters; what the sinks' key columns hold.
 pub const ID_MAX: usize = 128;
@@ -72,12 +72,14 @@ impl ParsedRows {
         let (hash, legacy) = marks(definition, &value, ordered);
         let time = definition.list.time.as_deref().and_then(|at| time_at(definition, at, &value, &mut self.left));
         let is_document = definition.detail.is_none();
+        let mut facets = Facets::Unknown;
         if is_document {
             self.left.extend(definition.coverage.drift(&value));
+            facets = Facets::Known(definition.facets_of(&id, &value));
         }
         let sent = || body.slice_ref(raw);
         let body = is_document.then(|| normalised.map_or_else(sent, Bytes::from));
-        self.put(Row { id, hash, legacy, time, body });
+        self.put(Row { id, hash, legacy, time, body, facets });
     }
 
     /// Adds a row. Rows with the same id are merged: the last one, with a digest of all of them.

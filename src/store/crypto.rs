@@ -5,10 +5,13 @@
 //! makes everything of that shop unreadable at once. Nonces are random: with 24 bytes they do not meet.
 
 use std::cell::RefCell;
+use std::hash::Hasher as _;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use lz4_flex::block::{CompressTable, compress_into_with_table, get_maximum_output_size};
+use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher24;
 use zeroize::Zeroizing;
 
 use crate::store::error::StoreError;
@@ -18,13 +21,18 @@ thread_local! {
 }
 
 const VERSION: u8 = 1;
+const INDEX_CONTEXT: &[u8] = b"waybill: index of the archive";
 const NONCE_BYTES: usize = 24;
 /// Larger than any document that the source accepts; guards against a forged length.
 const OPENED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A key that seals and opens.
 #[derive(Clone)]
-pub struct SealKey(XChaCha20Poly1305);
+pub struct SealKey(XChaCha20Poly1305, IndexKey);
+
+/// The key of the digests by which an index finds values that it must not show.
+#[derive(Clone)]
+struct IndexKey([u8; 16]);
 
 impl std::fmt::Debug for SealKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,7 +43,17 @@ impl std::fmt::Debug for SealKey {
 impl SealKey {
     /// A key of 32 bytes.
     pub fn new(bytes: &[u8; 32]) -> SealKey {
-        SealKey(XChaCha20Poly1305::new(&Key::from(*bytes)))
+        let digest = Sha256::new_with_prefix(INDEX_CONTEXT).chain_update(bytes).finalize();
+        let index = digest.first_chunk().copied().unwrap_or_default();
+        SealKey(XChaCha20Poly1305::new(&Key::from(*bytes)), IndexKey(index))
+    }
+
+    /// A digest of a value that only this key makes, and that does not show the value. Of two values it may be the same.
+    pub(crate) fn index_digest(&self, place: u8, value: &str) -> u64 {
+        let mut digest = SipHasher24::new_with_key(&self.1.0);
+        digest.write(&[place]);
+        digest.write(value.as_bytes());
+        digest.finish()
     }
 
     /// Seals `plain`; `context` must be the same when opening.

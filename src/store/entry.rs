@@ -17,6 +17,9 @@ pub(crate) struct DocumentHead {
     pub(crate) document_hash: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) run: Option<RunId>,
+    /// By what the archive finds it; only if an archive is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<String>,
 }
 
 impl DocumentHead {

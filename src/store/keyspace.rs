@@ -32,6 +32,10 @@
 //! | `q` | account, rule | a pause that the API, or (no account, `login`) the login host, asked for |
 //! | `o` | version of the first | outbox entries |
 //! | `x` | resource, shop, id | archived document |
+//! | `X` | resource, shop, `b`, first posting | index of the archive: a block of postings |
+//! | `X` | resource, shop, `n` | how many blocks there are, and how often they took over changes |
+//! | `X` | resource, shop, `t`, number | changes of the index that the blocks lack |
+//! | `I` | resource | what is indexed of the archive, and whether all of it is |
 //! | `p` | id | parked page or document with its reason |
 //! | `h` | shop, resource, combination, parked id | a parked job that a later successful walk resolves |
 //! | `y` | shop | how much of it is parked; none: nothing |
@@ -87,6 +91,7 @@ pub(super) const READY: u8 = b'j';
 pub(super) const API_KEYS: &[u8] = b"a";
 pub(super) const ANSWERS_BY_AGE: &[u8] = b"n";
 pub(super) const ARCHIVE: &[u8] = b"x";
+pub(super) const ARCHIVE_INDEX: &[u8] = b"X";
 pub(super) const CALLS: &[u8] = b"C";
 pub(super) const DELETED_SHOPS: &[u8] = b"z";
 pub(super) const DELAYED_JOBS: &[u8] = b"w";
@@ -141,6 +146,9 @@ macro_rules! of_texts {
 of_texts! {
     archive_of(resource) = b'x';
     archive_of_shop(resource, shop) = b'x';
+    archive_index_of(resource) = b'X';
+    archive_index_of_shop(resource, shop) = b'X';
+    archive_index_state(resource) = b'I';
     checkpoints_of(shop, resource) = b'k';
     client(client_id) = b'c';
     deleted_shop(shop) = b'z';
@@ -353,6 +361,24 @@ pub(super) fn archived(resource: &str, shop: &str, id: &str) -> Vec<u8> {
     let mut key = texts(b'x', &[resource, shop]);
     key.extend_from_slice(id.as_bytes());
     key
+}
+
+/// The blocks of an index, by their first posting; all of them without one.
+pub(super) fn index_block(index: &[u8], first: &[u8]) -> Vec<u8> {
+    [index, b"b", first].concat()
+}
+
+pub(super) fn index_blocks_count(index: &[u8]) -> Vec<u8> {
+    [index, b"n"].concat()
+}
+
+/// The changes of an index that its blocks lack.
+pub(super) fn index_changes(index: &[u8]) -> Vec<u8> {
+    [index, b"t"].concat()
+}
+
+pub(super) fn index_change(index: &[u8], number: u64) -> Vec<u8> {
+    [index, b"t", &number.to_be_bytes()].concat()
 }
 
 /// The first key after everything that begins with `prefix`.

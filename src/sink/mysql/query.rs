@@ -11,8 +11,8 @@ use mysql_async::{FromRowError, Params, Row, Value};
 
 use crate::catalog::definition::{ColumnKind, Place, Table};
 use crate::catalog::extract::extract;
+use crate::catalog::filter::held;
 use crate::domain::{Json, ShopId};
-use crate::sink::filter::held;
 use crate::sink::scan::{Progress, Scan};
 use crate::sink::{Item, ItemPage, ListQuery, SinkError, SinkErrorClass};
 
@@ -25,8 +25,8 @@ use super::value::{datetime_value, text_value, timestamp_of};
 const SELECT: &str = "/*M!100101 SET STATEMENT max_statement_time = 5 FOR */ SELECT /*+ MAX_EXECUTION_TIME(5000) */";
 /// Rows that one slice reads at most.
 const ROWS_AT_ONCE: usize = 128;
-/// Rows that one slice looks at, if no index leads to those that match: at first, and then so many that it takes about
-/// [`SLICE_TIME`].
+/// Rows that one slice looks at, if no index leads to those that match: at first, and then about as many as
+/// [`SLICE_TIME`] allows.
 const WINDOW: usize = 500;
 const WINDOWS: std::ops::RangeInclusive<usize> = 100..=8_000;
 const SLICE_TIME: Duration = Duration::from_millis(15);

@@ -5,9 +5,9 @@ use mysql_async::Value;
 
 use crate::catalog::definition::ColumnKind;
 use crate::catalog::extract::Cell;
+use crate::catalog::filter::cut_fraction;
 use crate::domain::Timestamp;
 use crate::domain::datetime;
-use crate::sink::filter::cut_fraction;
 
 use super::statements::Sized;
 

@@ -17,6 +17,7 @@ use crate::store::ops::archive;
 use crate::store::ops::park::{self, Refusal};
 use crate::store::ops::run_progress::RunCounts;
 use crate::store::ops::stream_status;
+use crate::store::records::archive_index::IndexChanges;
 use crate::store::records::outbox::{self, OutboxItem, OutboxPosition, RemovedEntry};
 use crate::store::records::shops;
 use crate::store::tx::handle::Store;
@@ -45,9 +46,9 @@ pub(crate) fn archive_oldest(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Stor
 }
 
 pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now: Timestamp) -> Result<(), StoreError> {
-    let mut counts = RunCounts::default();
+    let (mut counts, mut index) = (RunCounts::default(), IndexChanges::default());
     for RemovedEntry { version, head, sealed } in outbox::remove(tx, positions)? {
-        if !archive::apply(tx, version, &head, &sealed)? {
+        if !archive::apply(tx, &mut index, version, &head, &sealed)? {
             outbox::append(tx, &head, &sealed, now)?;
             continue;
         }
@@ -56,6 +57,7 @@ pub(crate) fn move_to_archive(tx: &mut Tx<'_>, positions: &[OutboxPosition], now
             acknowledged(tx, head, &mut counts);
         }
     }
+    index.write(tx, now)?;
     counts.apply(tx, now)?;
     tx.raise(Signal::Progress);
     Ok(())

@@ -8,6 +8,7 @@ use crate::store::crypto::document_context;
 use crate::store::entry::{DocumentHead, EntryHead};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
+use crate::store::records::archive_index::{IndexChanges, IndexedDocument, Postings};
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
@@ -20,6 +21,9 @@ pub(crate) struct ArchiveHead {
     pub(crate) first_listed_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) no_longer_listed_at: Option<Timestamp>,
+    /// Its postings in the index; none: it has none there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<String>,
 }
 
 /// An archived document, opened.
@@ -51,10 +55,19 @@ const OPENED_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PURGED_MAX: usize = 1000;
 
 /// Applies an outbox entry; an older one never overwrites a newer one. False: only a part was applied, apply it again.
-pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &EntryHead, sealed: &[u8]) -> Result<bool, StoreError> {
+pub(crate) fn apply(
+    tx: &mut Tx<'_>,
+    index: &mut IndexChanges,
+    version: u64,
+    head: &EntryHead,
+    sealed: &[u8],
+) -> Result<bool, StoreError> {
     match head {
-        EntryHead::ShopDeleted { shop, purge: true } => return purge(tx, shop),
-        EntryHead::Document(head) => apply_document(tx, version, head, sealed)?,
+        EntryHead::ShopDeleted { shop, purge: true } => {
+            index.forget(shop);
+            return purge(tx, shop);
+        }
+        EntryHead::Document(head) => apply_document(tx, index, version, head, sealed)?,
         EntryHead::Listing { shop, resource, id, no_longer_listed_at } => {
             let key = keyspace::archived(resource, shop, id);
             if let Some(record) = tx.get(&key)? {
@@ -69,43 +82,63 @@ pub(crate) fn apply(tx: &mut Tx<'_>, version: u64, head: &EntryHead, sealed: &[u
     Ok(true)
 }
 
-fn apply_document(tx: &mut Tx<'_>, version: u64, head: &DocumentHead, sealed: &[u8]) -> Result<(), StoreError> {
+fn apply_document(
+    tx: &mut Tx<'_>,
+    index: &mut IndexChanges,
+    version: u64,
+    head: &DocumentHead,
+    sealed: &[u8],
+) -> Result<(), StoreError> {
     let key = keyspace::archived(&head.resource, &head.shop, &head.id);
-    let mut first_listed_at = head.first_listed_at;
+    let (mut first_listed_at, mut indexed) = (head.first_listed_at, None);
     if let Some(record) = tx.get(&key)? {
         let (known, _): (ArchiveHead, _) = decode_with("an archived document", &record)?;
         if known.version > version {
             return Ok(());
         }
         first_listed_at = first_listed_at.min(known.first_listed_at);
+        indexed = known.index;
     }
+    let place = IndexedDocument { resource: &head.resource, shop: &head.shop, id: &head.id };
+    let index = index.update(tx, place, indexed.as_deref(), index_of(head).as_ref())?;
     let record = ArchiveHead {
         combination: head.combination.clone(),
         version,
         fetched_at: head.fetched_at,
         first_listed_at,
         no_longer_listed_at: None,
+        index,
     };
     tx.put(key, encode_with("an archived document", &record, sealed)?);
     Ok(())
 }
 
-/// Deletes some of the shop's documents of each resource, without reading those of other shops; returns whether all are gone.
+/// The postings of a document that comes from the outbox.
+fn index_of(head: &DocumentHead) -> Option<Postings> {
+    head.index.as_deref().and_then(|index| Postings::read(index, head.fetched_at))
+}
+
+/// Deletes some of the shop's documents of each resource, and of their index, without reading those of other shops; returns
+/// whether all are gone.
 fn purge(tx: &mut Tx<'_>, shop: &str) -> Result<bool, StoreError> {
-    let (mut from, mut room) = (keyspace::ARCHIVE.to_vec(), PURGED_MAX);
-    loop {
-        let Some((key, _)) = tx.pairs(keyspace::ARCHIVE, &from).next().transpose()? else { return Ok(true) };
-        let resource = key.get(1..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
-        let resource = String::from_utf8_lossy(resource).into_owned();
-        let prefix = keyspace::archive_of_shop(&resource, shop);
-        let found = tx.scan(&prefix, &prefix, room)?;
-        room -= found.len();
-        found.into_iter().for_each(|(key, _)| tx.delete(key));
-        if room == 0 {
-            return Ok(false);
+    let mut room = PURGED_MAX;
+    for prefix in [keyspace::ARCHIVE, keyspace::ARCHIVE_INDEX] {
+        let mut from = prefix.to_vec();
+        loop {
+            let Some((key, _)) = tx.pairs(prefix, &from).next().transpose()? else { break };
+            let Some(resource) = keyspace::resource_of_archived(&key) else { break };
+            let of = |parts: &[&str]| keyspace::texts(key.first().copied().unwrap_or_default(), parts);
+            let of_shop = of(&[&resource, shop]);
+            let found = tx.scan(&of_shop, &of_shop, room)?;
+            room -= found.len();
+            from = keyspace::after(&of(&[&resource]));
+            found.into_iter().for_each(|(key, _)| tx.delete(key));
+            if room == 0 {
+                return Ok(false);
+            }
         }
-        from = keyspace::after(&keyspace::archive_of(&resource));
     }
+    Ok(true)
 }
 
 /// Shop and id in a key.
@@ -215,7 +248,12 @@ impl Store {
             .collect()
     }
 
-    fn open_archived(&self, resource: &str, key: &[u8], record: &[u8]) -> Result<Option<Archived>, StoreError> {
+    pub(crate) fn open_archived(
+        &self,
+        resource: &str,
+        key: &[u8],
+        record: &[u8],
+    ) -> Result<Option<Archived>, StoreError> {
         let (head, sealed): (ArchiveHead, _) = decode_with("an archived document", record)?;
         let Some((shop_id, id)) = place(resource, key) else { return Ok(None) };
         let seal_key = match self.shop_key(&shop_id) {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::domain::{CallKind, FetchDetail, FetchedDocument, Job, JobSeq, Priority, Run, RunId, StreamId, Timestamp};
+use crate::domain::{
+    CallKind, Facets, FetchDetail, FetchedDocument, Job, JobSeq, Priority, Run, RunId, StreamId, Timestamp,
+};
 use crate::store::codec::{decode, encode};
 use crate::store::entry::{self, DocumentHead};
 use crate::store::error::StoreError;
@@ -73,6 +75,10 @@ pub(crate) fn store<B: AsRef<[u8]>>(
                 row_hash: row.hash,
                 document_hash: fetched.hash,
                 run,
+                index: match &fetched.facets {
+                    Facets::Hashed(index) => Some(index.clone()),
+                    Facets::Known(_) | Facets::Unknown => None,
+                },
             };
             let version = outbox::append_document(tx, head, fetched.body.as_ref(), now)?;
             // A newer version counts as listed; this one was found not to be.

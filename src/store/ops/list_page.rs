@@ -202,7 +202,7 @@ fn note_rows(
         stats.count(&sighting, row.time.is_some_and(|time| time > young_from), rule.newest_first);
         let note = sighting.note(run, now);
         if let (Some(body), Some(_)) = (&row.body, sighting.news) {
-            let document = FetchedDocument { body, hash: row.hash, refresh_after: None };
+            let document = FetchedDocument { body, hash: row.hash, refresh_after: None, facets: row.facets.clone() };
             let place = detail::DetailTarget { stream: &run.stream, run: Some(run.id), id: &row.id, row: &note };
             detail::store(tx, &place, &document, now)?;
         } else if let Some(priority) = sighting.read_needed(tx, run, now)? {

@@ -2,14 +2,17 @@
 
 pub(crate) mod acknowledge;
 pub(crate) mod archive;
+pub(crate) mod archive_lookup;
 pub(crate) mod completeness;
 pub(crate) mod detail;
 pub(crate) mod end_unproved;
+pub(crate) mod index_archive;
 pub(crate) mod invariants;
 pub(crate) mod lease;
 pub(crate) mod list_page;
 pub(crate) mod list_runs;
 pub(crate) mod listing_state;
+pub(crate) mod merge_index;
 pub(crate) mod move_archive;
 pub(crate) mod not_found;
 pub(crate) mod open;

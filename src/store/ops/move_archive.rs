@@ -18,6 +18,8 @@ use crate::store::tx::transaction::Tx;
 
 /// Documents that one step moves, and their stored bytes, roughly.
 const MOVED_MAX: usize = 128;
+/// Records of the archive's index that the last steps remove.
+const POSTINGS_MAX: usize = 500;
 const MOVED_BYTES_MAX: usize = 512 * 1024;
 
 /// Result of one step.
@@ -117,6 +119,15 @@ fn step(tx: &mut Tx<'_>, resources: &[String], now: Timestamp) -> Result<MovedDo
             return Ok(moved);
         }
     }
+    for resource in resources {
+        let index = keyspace::archive_index_of(resource);
+        let found = tx.scan(&index, &index, POSTINGS_MAX)?;
+        moved.is_last &= found.len() < POSTINGS_MAX;
+        found.into_iter().for_each(|(key, _)| tx.delete(key));
+    }
+    if !moved.is_last {
+        return Ok(moved);
+    }
     // The archive needed the keys of deleted shops; MySQL needs them until it has their documents.
     if tx.pairs(keyspace::ARCHIVE, keyspace::ARCHIVE).next().transpose()?.is_none() {
         for (key, sealed) in tx.scan(keyspace::DELETED_SHOPS, keyspace::DELETED_SHOPS, usize::MAX)? {
@@ -164,6 +175,7 @@ fn move_one(tx: &mut Tx<'_>, one: Named<'_>, record: &[u8], now: Timestamp) -> R
         row_hash: row.map_or(0, |row| row.hash),
         document_hash,
         run: None,
+        index: None,
     });
     let place = outbox::append_version(tx, archived.version, &head, &sealed, now)?;
     // It was forgotten while the sink did not have it, and the API did not know it then.

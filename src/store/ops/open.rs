@@ -154,6 +154,7 @@ impl Store {
             cursor_key,
             parked_max: AtomicU64::new(u64::MAX),
             archives_when_settling: AtomicBool::new(false),
+            indexed: RwLock::default(),
             work_done: AtomicU64::new(0),
             unseen: None,
         })

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::domain::{Failure, Job, Lease, ListParams, ShopId, StepOutput, Timestamp};
+use crate::domain::{Facets, Failure, Job, Lease, ListParams, ShopId, StepOutput, Timestamp};
 use crate::store::crypto::document_context;
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
@@ -230,11 +230,17 @@ impl Store {
     }
 
     /// Seals the documents of an output, on the caller's thread.
-    fn seal(&self, Job { shop, resource, .. }: &Job, output: StepOutput) -> Result<SealedOutput, StoreError> {
-        output.convert_bodies(|id, body| match self.shop_key(shop) {
-            Ok(key) => key.seal_document(&document_context(shop, resource, id), &body),
+    fn seal(&self, job: &Job, output: StepOutput) -> Result<SealedOutput, StoreError> {
+        let Job { shop, resource, .. } = job;
+        let layout = self.index_layout(resource);
+        output.convert_bodies(|id, body, facets| match self.shop_key(shop) {
+            Ok(key) => {
+                let index = layout.as_ref().and_then(|layout| layout.index_of(&key, facets, &job.stream().combination));
+                let sealed = key.seal_document(&document_context(shop, resource, id), &body)?;
+                Ok((sealed, index.map_or(Facets::Unknown, Facets::Hashed)))
+            }
             // A shop deleted meanwhile has no key and no jobs: the fence drops the result.
-            Err(StoreError::Absent { .. }) => Ok(Vec::new()),
+            Err(StoreError::Absent { .. }) => Ok((Vec::new(), Facets::Unknown)),
             Err(error) => Err(error),
         })
     }

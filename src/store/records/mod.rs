@@ -1,6 +1,7 @@
 //! What is stored: one file a kind of record, with its type, its keys and how it is read and written.
 
 pub(crate) mod api_keys;
+pub(crate) mod archive_index;
 pub(crate) mod call_counts;
 pub(crate) mod checkpoints;
 pub(crate) mod dead_letters;

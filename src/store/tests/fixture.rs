@@ -8,8 +8,9 @@ use bytes::Bytes;
 use secrecy::SecretString;
 
 use crate::domain::{
-    Auth, CallKind, Clock, DetailEndpoint, Entry, Failure, FetchedDocument, Lease, LeaseByKind, ListParams, Mode, Next,
-    NotFound, Page, Row, RunId, SourceOrigin, SourceUrl, StepOutput, StreamId, Timestamp, Trigger, WalkRule,
+    Auth, CallKind, Clock, DetailEndpoint, Entry, Facets, Failure, FetchedDocument, Lease, LeaseByKind, ListParams,
+    Mode, Next, NotFound, Page, Row, RunId, SourceOrigin, SourceUrl, StepOutput, StreamId, Timestamp, Trigger,
+    WalkRule,
 };
 use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
@@ -154,6 +155,7 @@ pub(super) fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
             legacy: None,
             time: Some(Timestamp::from_millis(NOW.as_millis() - days * 86_400_000)),
             body: None,
+            facets: Facets::Unknown,
         })
         .collect();
     let digest = format!("{rows:?}");
@@ -162,7 +164,7 @@ pub(super) fn page(rows: &[(&str, u64, i64)], next: Next) -> Page {
 
 pub(super) fn detail(id: &str, refresh_after: Option<Duration>) -> FetchedDocument {
     let body = format!("{{\"id\":\"{id}\",\"name\":\"canary-name\"}}");
-    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after }
+    FetchedDocument { body: Bytes::from(body), hash: 7, refresh_after, facets: Facets::Unknown }
 }
 
 pub(super) const MORE: Next = Next::More { cursor: None };

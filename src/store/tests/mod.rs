@@ -1,6 +1,7 @@
 //! Tests: the store's rules, over the engine in memory with a clock set by hand.
 
 mod answers;
+mod archive_index;
 mod archived;
 mod books;
 mod changes;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Fixture, MORE, detail, document_id, fixture, new_shop, page};
 use crate::domain::{
-    CallKind, Entry, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopId, ShopState, StreamId,
+    CallKind, Entry, Facets, Failure, FetchedDocument, Lease, Mode, Next, Page, Rejected, ShopId, ShopState, StreamId,
 };
 use crate::store::codec::number;
 use crate::store::keyspace::{only_shop, texts};
@@ -221,7 +221,11 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     f.page(&[("1", 2, 0), ("2", 1, 0)], Next::End).await;
     let lease = f.lease(CallKind::Detail, 1).await.remove(0);
     assert_eq!(document_id(&lease), "1");
-    f.settle(lease, FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after: None }).await;
+    f.settle(
+        lease,
+        FetchedDocument { body: Bytes::from_static(b"{}"), hash: 8, refresh_after: None, facets: Facets::Unknown },
+    )
+    .await;
     f.drain().await;
     assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 2);
     let documents = f.drain().await.into_iter().filter_map(|entry| match entry {

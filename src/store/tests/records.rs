@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Answer, DAY, Fixture, MS, NOW, SECOND, detail, document_id, fixture};
-use crate::domain::{CallKind, Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
+use crate::domain::{CallKind, Facets, Failure, FetchedDocument, Lease, Mode, Next, StepOutput, Trigger};
 use crate::store::keyspace::texts;
 use crate::store::{SealKey, Settled, Store};
 
@@ -158,7 +158,7 @@ async fn a_look_through_large_archived_documents_ends_early_and_the_next_goes_on
     let ids = numbered_page(&f, 5).await;
     for lease in f.lease(CallKind::Detail, 5).await {
         let body = format!("\"{}\"", "x".repeat(6 << 20)).into();
-        f.settle(lease, FetchedDocument { body, hash: 7, refresh_after: None }).await;
+        f.settle(lease, FetchedDocument { body, hash: 7, refresh_after: None, facets: Facets::Unknown }).await;
     }
     while let positions @ [_, ..] = f.store.outbox_positions(100, 1).unwrap().as_slice() {
         f.store.archive(positions.to_vec()).await.unwrap();

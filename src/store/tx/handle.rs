@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
+use crate::catalog::Definition;
 use crate::domain::{Clock, RunId, ShopId, SourceOrigin, Timestamp};
 use crate::store::crypto::SealKey;
 use crate::store::engine::kv::{self, Kv};
@@ -42,6 +43,8 @@ pub(in crate::store) struct Inner {
     /// Number of parked records at which a shop is paused.
     pub(in crate::store) parked_max: AtomicU64,
     pub(in crate::store) archives_when_settling: AtomicBool,
+    /// What is indexed of archived documents; empty: no archive is kept.
+    pub(in crate::store) indexed: RwLock<HashMap<String, Arc<Definition>>>,
     /// See [`Store::work_done`].
     pub(in crate::store) work_done: AtomicU64,
     /// First key that the opening did not check for damage; none: all were checked.

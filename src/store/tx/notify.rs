@@ -1,7 +1,7 @@
 //! Notifications after a commit: to the lanes (new work), the writer (new outbox entries), the timer (an earlier due time).
 //! Raised inside transactions, sent only once these are durable.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -11,6 +11,9 @@ use crate::store::keyspace::{self, Queue};
 
 /// Changes kept for the health; with more of them everything is read again.
 const CHANGES_MAX: usize = 50_000;
+
+/// Records after which an index is looked at.
+const INDEX_RECORDS: usize = 256;
 
 /// Something that the health depends on, and that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,6 +56,10 @@ pub enum Signal {
     Progress,
     /// Something that the health depends on.
     Changed(Changed),
+    /// The index of a resource's archived documents of a shop got a record.
+    Indexed(String, ShopId),
+    /// A document was archived that is not indexed.
+    Unindexed,
 }
 
 /// Where the signals of commits arrive, but for those with one receiver.
@@ -69,6 +76,10 @@ pub struct Signals {
     pub timer: Notify,
     /// Woken after every commit that moved work along.
     pub progress: Notify,
+    /// Records that indexes got since they were last looked at, by resource and shop.
+    index_records: Mutex<BTreeMap<(String, ShopId), usize>>,
+    /// Woken when an index has many of them, or lacks a document.
+    pub indexed: Notify,
 }
 
 /// Signals that have one receiver, none of which may be missed.
@@ -90,6 +101,8 @@ impl Signals {
             outbox: Notify::new(),
             timer: Notify::new(),
             progress: Notify::new(),
+            index_records: Mutex::default(),
+            indexed: Notify::new(),
         };
         (signals, Receivers { queues, ended_runs })
     }
@@ -104,8 +117,28 @@ impl Signals {
                 Signal::Timer => self.timer.notify_one(),
                 Signal::Progress => self.progress.notify_waiters(),
                 Signal::Changed(what) => self.note(what),
+                Signal::Indexed(resource, shop) => self.note_indexed(resource, shop),
+                Signal::Unindexed => self.indexed.notify_one(),
             }
         }
+    }
+
+    fn note_indexed(&self, resource: String, shop: ShopId) {
+        let mut records = self.index_records.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = records.entry((resource, shop)).or_default();
+        *count += 1;
+        if *count == INDEX_RECORDS {
+            self.indexed.notify_one();
+        }
+    }
+
+    /// The indexes that got many records since the last call.
+    pub(crate) fn take_indexed(&self) -> Vec<(String, ShopId)> {
+        let mut records = self.index_records.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = records.iter().filter(|(_, count)| **count >= INDEX_RECORDS);
+        let grown: Vec<_> = grown.map(|(of, _)| of.clone()).collect();
+        records.retain(|_, count| *count < INDEX_RECORDS);
+        grown
     }
 
     fn note(&self, what: Changed) {

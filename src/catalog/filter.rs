@@ -1,7 +1,7 @@
 //! Parses a filter's text for the type of its column. Shared by all sinks, so that each finds the same documents.
 
-use crate::catalog::definition::ColumnKind;
-use crate::catalog::extract::text_cell;
+use super::cell::text_cell;
+use super::columns::ColumnKind;
 
 /// The text in the form in which a column of this type stores it; None if it is not a value of the type.
 pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
@@ -15,7 +15,7 @@ pub(crate) fn held(kind: ColumnKind, text: &str) -> Option<String> {
 }
 
 /// Whether a column value of this type equals the text of a filter.
-pub(super) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
+pub(crate) fn equals(kind: ColumnKind, value: &str, text: &str) -> bool {
     let Some(wanted) = held(kind, text) else { return false };
     match kind {
         ColumnKind::Decimal { .. } => held(kind, value).is_some_and(|value| value == wanted),
@@ -43,7 +43,7 @@ fn plain(numeral: &str, scale: usize) -> String {
 }
 
 /// Truncates digits beyond the scale. Rounding `9.99` up would not fit a column for one digit.
-pub(super) fn cut_fraction(numeral: &mut String, scale: usize) {
+pub(crate) fn cut_fraction(numeral: &mut String, scale: usize) {
     if let Some(point) = numeral.find('.') {
         let keep = if scale == 0 { point } else { point + 1 + scale };
         if keep < numeral.len() {
