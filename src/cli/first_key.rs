@@ -48,10 +48,10 @@ impl FirstKey {
             Ok(None) => {}
             Ok(Some(why)) => match fs::remove_file(&self.file) {
                 Ok(()) => {
-                    tracing::info!(%file, why, "removed the file with the admin key of a start; the key itself stays")
+                    tracing::info!(%file, why, "removed the file with the admin key of a start; the key itself stays");
                 }
                 Err(error) => {
-                    tracing::warn!(%file, why, %error, "failed to remove the file with the admin key of a start")
+                    tracing::warn!(%file, why, %error, "failed to remove the file with the admin key of a start");
                 }
             },
             Err(error) => tracing::debug!(%file, error = format!("{error:#}"), "failed to look at the admin key file"),
