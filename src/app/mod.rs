@@ -218,6 +218,7 @@ impl App {
         service.look_at_archive()?;
         if runs.is_some() {
             service.expect_sink_check();
+            service.retry_after_changed_definitions().await?;
         }
         Ok(App {
             service,

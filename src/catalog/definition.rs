@@ -174,6 +174,17 @@ impl Detail {
     }
 }
 
+impl Definition {
+    /// Differs between definitions that differ in anything, and perhaps between builds.
+    pub fn digest(&self) -> u64 {
+        first_of(Sha256::digest(format!("{self:?}")).as_slice())
+    }
+}
+
+fn first_of(digest: &[u8]) -> u64 {
+    digest.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
 /// A changed digest means that a detail call has to be proved again: it may ask for other documents.
 pub(super) fn endpoint_digest(path: &str, media_type: &str, id: &str) -> u64 {
     let mut sha = Sha256::new();
@@ -181,7 +192,7 @@ pub(super) fn endpoint_digest(path: &str, media_type: &str, id: &str) -> u64 {
         sha.update(part);
         sha.update([0]);
     }
-    sha.finalize().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+    first_of(sha.finalize().as_slice())
 }
 
 /// When to re-read a document although its list row did not change.

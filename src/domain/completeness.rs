@@ -110,7 +110,7 @@ pub struct SinkLoss {
     /// When it was found.
     pub since: Timestamp,
     pub stage: LossStage,
-    /// Documents that are still missing after the repair.
+    /// Documents that are still missing after the repair; before another one: that were missing when it was found needed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub missing: u64,
 }

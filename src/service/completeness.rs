@@ -40,6 +40,8 @@ pub(super) struct Comparison {
     pub(super) gaps: BTreeMap<Gap, ListParams>,
     /// There are more gaps than are named.
     pub(super) truncated: bool,
+    /// How many of what is missing cannot be read again.
+    pub(super) hopeless: u64,
 }
 
 impl Service {
@@ -103,9 +105,10 @@ impl Service {
         found.counts.resource.clone_from(&definition.name);
         found.counts.full_walk_at = full_walk_at(&self.store, &streams)?;
         found.counts.unproved = unproved(&self.store, &streams)?;
-        let rejected = self.store.rejected(&streams)?;
-        found.counts.listed += rejected;
-        found.counts.parked += rejected;
+        let unusable = self.store.unusable_rows(&streams)?;
+        found.counts.listed += unusable.parked + unusable.to_read;
+        found.counts.parked += unusable.parked;
+        found.counts.pending += unusable.to_read;
         let mut after = String::new();
         loop {
             let (store, streams, from) = (self.store.clone(), streams.clone(), after.clone());
@@ -200,6 +203,7 @@ impl Comparison {
                 counts.parked += 1;
             } else {
                 counts.missing += 1;
+                self.hopeless += u64::from(reason == GapReason::Unrecoverable);
                 if self.gaps.len() < GAPS_MAX {
                     self.gaps.insert(Gap { id, reason }, combination);
                 } else {

@@ -50,9 +50,13 @@ impl Service {
         self.archive_move.left.load(Ordering::Relaxed) + waiting
     }
 
-    /// Documents of the archive that this process has moved to MySQL.
+    /// Documents of the archive that this process has moved to MySQL; at least, while others wait in the outbox.
     pub fn archive_moved(&self) -> u64 {
-        self.archive_move.moved.load(Ordering::Relaxed)
+        let moved = self.archive_move.moved.load(Ordering::Relaxed);
+        if !self.is_moving_archive() {
+            return moved;
+        }
+        moved.saturating_sub(self.store.counters().map_or(u64::MAX, |counters| counters.outbox))
     }
 
     /// The names of all configured resources.
@@ -94,7 +98,8 @@ impl Service {
         let (mut last_record, room) = (0, OUTBOX_BYTES_MAX.min(self.outbox_bytes_max / 2));
         let resources = self.resources();
         loop {
-            if self.store.outbox_bytes().unwrap_or(u64::MAX) > room {
+            // What left the archive would wait in the outbox, and nothing would say that it is not in MySQL.
+            if self.is_sink_away() || self.store.outbox_bytes().unwrap_or(u64::MAX) > room {
                 if self.pause(stop, ROOM_PAUSE).await {
                     return None;
                 }

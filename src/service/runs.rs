@@ -2,8 +2,8 @@
 
 use super::{Service, ServiceError};
 use crate::domain::calls::CallDay;
-use crate::domain::{Parked, RunId, RunView, ShopId, Timestamp};
-use crate::store::{RunFilter, blocking};
+use crate::domain::{Mode, Parked, RunId, RunView, ShopId, ShopState, Timestamp, Trigger};
+use crate::store::{Retried, RunFilter, blocking};
 
 impl Service {
     /// Runs, newest (greatest id) first; only ids below `before`.
@@ -45,20 +45,67 @@ impl Service {
         Ok(blocking(move || store.parked(after, limit, wanted)).await?)
     }
 
-    /// Requeues a parked job. False: no such job.
+    /// Puts a parked job, document or row back. False: no such record.
     ///
     /// # Errors
-    /// Of the store; the job is then still parked.
+    /// Of the store; it is then still parked.
     pub async fn retry_parked(&self, parked_id: u64) -> Result<bool, ServiceError> {
-        Ok(self.store.retry_parked(parked_id).await?)
+        let retried = self.store.retry_parked(parked_id).await?;
+        if let Retried::Row { shop, resource } = &retried {
+            self.walk_for_rows(shop, resource).await?;
+        }
+        Ok(retried != Retried::Absent)
     }
 
-    /// Requeues all parked jobs of a shop, or of one of its resources; returns their number.
+    /// Puts back all that is parked of a shop, or of one of its resources; returns how many.
     ///
     /// # Errors
-    /// Of the store; some jobs may be requeued then.
+    /// Of the store; some may be put back then.
     pub async fn retry_all_parked(&self, shop_id: &str, resource: Option<&str>) -> Result<u64, ServiceError> {
-        Ok(self.store.retry_all_parked(shop_id, resource).await?)
+        let retried = self.store.retry_all_parked(shop_id, resource).await?;
+        for resource in &retried.to_walk {
+            self.walk_for_rows(shop_id, resource).await?;
+        }
+        Ok(retried.count)
+    }
+
+    /// Reads the whole list of a resource again, for rows that were put back.
+    async fn walk_for_rows(&self, shop_id: &str, resource: &str) -> Result<(), ServiceError> {
+        let shop = self.store.shop(shop_id)?.filter(|shop| shop.state == ShopState::Active);
+        if let (Some(shop), Some(_)) = (shop, self.definition(resource)) {
+            self.engine.walk(&shop, Some(resource), Mode::Full, Trigger::Schedule).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts back what is parked of resources whose definition is not the one that it was parked by: a corrected one may be
+    /// able to read it. Called at the start of a service, and of a pass.
+    ///
+    /// # Errors
+    /// Of the store; the next start does the rest.
+    pub(crate) async fn retry_after_changed_definitions(&self) -> Result<(), ServiceError> {
+        for definition in self.definitions.iter() {
+            let (name, digest) = (definition.name.as_str(), definition.digest());
+            let known = self.store.definition_digest(name)?;
+            if known == Some(digest) {
+                continue;
+            }
+            // Older builds did not record it.
+            let shops = if known.is_some() { self.store.shops()? } else { Vec::new() };
+            for shop in shops {
+                let retried = self.retry_all_parked(&shop.id, Some(name)).await?;
+                if retried > 0 {
+                    tracing::info!(
+                        shop.id = %shop.id,
+                        resource = name,
+                        parked = retried,
+                        "the definition of the resource was changed: trying again what is parked"
+                    );
+                }
+            }
+            self.store.store_definition_digest(name, digest).await?;
+        }
+        Ok(())
     }
 
     /// The calls of the last `days` days by rule, newest first; and when counting began, if any was made.

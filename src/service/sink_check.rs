@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use super::completeness::CompareError;
+use super::completeness::{CompareError, Comparison};
 use super::repair::report_repaired;
 use crate::catalog::Definition;
 use crate::domain::{LossStage, Shop, ShopId, ShopState, SinkLoss, StreamId, Timestamp};
@@ -106,7 +106,8 @@ impl Service {
         }
     }
 
-    fn is_sink_away(&self) -> bool {
+    /// Whether MySQL is not known to take writes.
+    pub(super) fn is_sink_away(&self) -> bool {
         matches!(self.sink, Sink::Mysql(_)) && (!self.sink_health.is_known() || self.sink_health.error().is_some())
     }
 
@@ -123,6 +124,7 @@ impl Service {
         let losses = self.store.sink_losses()?;
         Ok(losses
             .iter()
+            .filter(|one| one.loss.stage == LossStage::Lasting)
             .filter(|one| self.definition(&one.resource).is_some() && of(&one.shop))
             .map(|one| one.loss.missing)
             .sum())
@@ -220,7 +222,7 @@ impl Service {
                 }
                 LossStage::Repairing => is_done &= self.end_repair(&shop, &definition, loss).await?,
                 // A backup may have brought the documents back.
-                LossStage::Lasting if is_due => drop(self.end_repair(&shop, &definition, loss).await?),
+                LossStage::Lasting if is_due => is_done &= self.end_repair(&shop, &definition, loss).await?,
                 LossStage::Lasting => {}
             }
         }
@@ -363,11 +365,18 @@ impl Service {
         if self.store.open_runs()?.iter().any(|run| is_ours(&run.stream)) {
             return Ok(false);
         }
-        let counts = {
+        let Comparison { counts, hopeless, .. } = {
             let _one = self.completeness_lock.lock().await;
-            self.compare_twice(shop, definition).await?.counts
+            self.compare_twice(shop, definition).await?
         };
         if counts.pending > 0 {
+            return Ok(false);
+        }
+        // Lost since the repair began, by a process that ended meanwhile perhaps. What a repair does not bring back is as
+        // much as before.
+        if counts.missing > hopeless && counts.missing != loss.missing {
+            let suspected = SinkLoss { stage: LossStage::Suspected, missing: counts.missing, ..loss };
+            self.store.save_sink_loss(&shop.id, &definition.name, Some(suspected)).await?;
             return Ok(false);
         }
         let left =
@@ -377,7 +386,7 @@ impl Service {
                 shop.id = %shop.id,
                 resource = definition.name,
                 documents = counts.missing,
-                "documents are missing in the sink and cannot be read again; `waybill verify` names them"
+                "documents are missing in the sink, and the repair did not bring them back; `waybill verify` names them"
             );
         }
         self.store.save_sink_loss(&shop.id, &definition.name, left).await?;

@@ -12,6 +12,7 @@ mod completeness;
 mod config;
 mod config_errors_together;
 mod config_places;
+mod corrected_definition;
 mod definitions;
 mod error_hints;
 mod fair_reads;

@@ -16,7 +16,7 @@ use crate::support::program::{Ended, Folder};
 
 /// An API with a list of things, and a document of each at `/things/{id}`.
 #[derive(Default)]
-struct Api(Mutex<State>);
+pub(crate) struct Api(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -29,7 +29,7 @@ struct State {
 }
 
 impl Api {
-    async fn open(things: usize) -> (Arc<Api>, String) {
+    pub(crate) async fn open(things: usize) -> (Arc<Api>, String) {
         let api = Arc::new(Api::default());
         api.list(0, things);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -56,7 +56,7 @@ impl Api {
     }
 
     /// Detail calls since the last look.
-    fn details(&self) -> usize {
+    pub(crate) fn details(&self) -> usize {
         std::mem::take(&mut self.0.lock().unwrap().details)
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method as Verb;
-use sandbox::{Options, ShopOptions};
+use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::json;
 
 use crate::support::app::{TestApp, eventually};
@@ -331,6 +331,30 @@ async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     assert_eq!(count(&third, "shipments").await, 70);
     let status = folder.run(&["status"]).expect(0);
     assert!(!status.out.contains("sink_changed"), "{}", status.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_lost_during_a_repair_is_repaired_too_and_not_given_up() {
+    let database = Database::fresh().await;
+    let mut app = TestApp::builder().mysql(database.url()).shop("first", 30, 0).start().await;
+    app.run_until_idle().await;
+    let truth = oracle::truth(&app);
+    let last = app.sandbox().truth("first").into_iter().map(|(_, id, _)| id).next_back().unwrap();
+
+    // The repair waits for one document.
+    let busy = FaultKind::Status { code: 503, body: FaultBody::Json, headers: Default::default() };
+    app.sandbox().set_faults(vec![Fault::always(&format!("/retailer/shipments/{last}"), busy)]);
+    database.run("DELETE FROM shipments").await;
+    app.restart().await;
+    let reached = async || (count(&database, "shipments").await == 29).then_some(());
+    eventually("the others are read again", reached).await;
+    assert_eq!(reasons(&app).await, ["sink_changed"]);
+    database.run("DELETE FROM shipments").await;
+    app.sandbox().set_faults(Vec::new());
+    app.run_until_idle().await;
+    assert_eq!(reasons(&app).await, Vec::<String>::new());
+    oracle::mysql(&database, &truth).await;
+    app.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

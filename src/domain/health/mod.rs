@@ -302,7 +302,7 @@ fn lost(loss: &SinkLoss) -> StreamVerdict {
         }
         LossStage::Lasting => {
             let missing = counted(loss.missing, "document is", "documents are");
-            let text = format!("{missing} missing in the sink and cannot be read again");
+            let text = format!("{missing} missing in the sink, and a repair did not bring them back");
             (Code::DocumentsMissing, text)
         }
     };

@@ -340,14 +340,15 @@ fn note_rejected(tx: &mut Tx<'_>, run: &Run, rows: &[Rejected], now: Timestamp) 
             continue;
         }
         refused.rejected += 1;
-        let note = match known {
-            Some(note) => RowNote { seen: run.id, ..note },
+        let known = known.unwrap_or(RowNote { first_listed_at: now, ..RowNote::default() });
+        let parked = match known.parked {
+            Some(parked) => parked,
             None => {
                 refused.parked += 1;
-                let parked = Some(park::park_row(tx, run, row, now)?);
-                RowNote { first_listed_at: now, seen: run.id, parked, ..RowNote::default() }
+                park::park_row(tx, run, row, now)?
             }
         };
+        let note = RowNote { seen: run.id, parked: Some(parked), ..known };
         tx.put(key, encode("a ledger row", &note)?);
     }
     Ok(refused)

@@ -22,7 +22,7 @@ use crate::store::ops::start_run;
 use crate::store::records::checkpoints;
 use crate::store::records::dead_letters;
 use crate::store::records::jobs::new_job;
-use crate::store::records::ledger::RowNote;
+use crate::store::records::ledger::{self, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
@@ -62,8 +62,8 @@ pub(crate) fn end_pass(
         return pass_again(tx, &run, now);
     }
     run_progress::update(tx, Some(run_id), now, |run| run.list_moved = run.pass.missed > 0)?;
-    // A first walk of one page has no older rows to sweep.
-    if first_walk && run.pass.number == 1 {
+    // A first walk of one page has no older rows to sweep, but for unusable ones that a failed walk noted.
+    if first_walk && run.pass.number == 1 && !ledger::has_unusable_row(tx, &run.stream)? {
         return end_walk(tx, run_id, now);
     }
     // Rows that the first pass misses may show in another one.
@@ -129,10 +129,10 @@ pub(crate) fn apply_sweep(tx: &mut Tx<'_>, sweep: &Sweep, now: Timestamp) -> Res
         let id = key.strip_prefix(prefix.as_slice()).map(String::from_utf8_lossy).unwrap_or_default().into_owned();
         // An unusable row that is not on the list any more: its dead letter is resolved.
         if id.starts_with(char::is_control) {
-            if note.seen < run.id
-                && let Some(parked) = note.parked
-            {
-                dead_letters::forget(tx, parked)?;
+            if note.seen < run.id {
+                if let Some(parked) = note.parked {
+                    dead_letters::forget(tx, parked)?;
+                }
                 tx.delete(key.clone());
             }
             last = Some(id);

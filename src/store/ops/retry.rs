@@ -1,5 +1,7 @@
 //! Retrying what was parked: on request, or automatically after a walk.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -14,6 +16,7 @@ use crate::store::ops::park::{AUTO_RETRIED_MAX, AUTO_RETRY_AFTER_MAX};
 use crate::store::ops::run_progress;
 use crate::store::records::dead_letters::{self, AutoRetry, DeadLetter, SEQUENCE, What};
 use crate::store::records::detail_proofs;
+use crate::store::records::ledger::{self, RowNote};
 use crate::store::records::outbox;
 use crate::store::records::ready_queue::enqueue;
 use crate::store::records::runs;
@@ -90,10 +93,30 @@ pub(crate) fn retry_doubted(tx: &mut Tx<'_>, shop: &str, resource: &str, now: Ti
     Ok(found.len() == RETRIED_MAX)
 }
 
-pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: Timestamp) -> Result<bool, StoreError> {
+/// What became of a parked record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Retried {
+    /// There is no such record.
+    Absent,
+    /// Its job or entry is in its queue again.
+    Queued,
+    /// A row of a list: only a full walk of this resource reads it again.
+    Row { shop: ShopId, resource: String },
+}
+
+/// How many parked records were put back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetriedAll {
+    pub count: u64,
+    /// Resources with rows of lists among them: only a full walk reads those again.
+    pub to_walk: BTreeSet<String>,
+}
+
+pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: Timestamp) -> Result<Retried, StoreError> {
     let key = keyspace::parked(id);
-    let Some(bytes) = tx.get(&key)? else { return Ok(false) };
+    let Some(bytes) = tx.get(&key)? else { return Ok(Retried::Absent) };
     let record: DeadLetter = decode("a parked record", &bytes)?;
+    let mut retried = Retried::Queued;
     match record.what {
         What::Job { mut job } => {
             tx.delete(keyspace::parked_job(&job.stream(), id));
@@ -110,14 +133,19 @@ pub(crate) fn retry(tx: &mut Tx<'_>, id: u64, automatic: bool, now: Timestamp) -
             requeue(tx, head, &sealed, now)?;
         }
         What::Row { key } => {
-            if let Ok(key) = STANDARD.decode(key) {
-                tx.delete(key);
+            // Until a walk has read it again, it counts as listed and not read.
+            if let Ok(key) = STANDARD.decode(key)
+                && let Some(note) = ledger::row_note(tx, &key)?
+            {
+                tx.put(key, encode("a ledger row", &RowNote { parked: None, ..note })?);
             }
+            let Parked { shop_id, resource, .. } = &record.parked;
+            retried = Retried::Row { shop: shop_id.clone(), resource: resource.clone() };
         }
     }
     tx.delete(key);
     dead_letters::count(tx, &record.parked.shop_id, &record.parked.resource, -1)?;
-    Ok(true)
+    Ok(retried)
 }
 
 /// Requeues an entry that the sink refused, unless something newer is known by now: that is under way, in the sink, or
@@ -139,18 +167,22 @@ pub(crate) fn requeue(tx: &mut Tx<'_>, head: EntryHead, sealed: &[u8], now: Time
     }
 }
 
-/// Retries the first of these, as many as one commit takes; returns the last one looked at, and how many still existed.
-pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: Timestamp) -> Result<(u64, u64), StoreError> {
-    let (mut done, mut retried) = (0, 0);
+/// Retries the first of these, as many as one commit takes; returns the last one looked at, and those that still existed.
+pub(crate) fn retry_some(tx: &mut Tx<'_>, found: &[Parked], now: Timestamp) -> Result<(u64, RetriedAll), StoreError> {
+    let (mut done, mut all) = (0, RetriedAll::default());
     for parked in found {
         // Documents may be large, and one of any size must pass.
-        if retried > 0 && tx.size() > RETRIED_BYTES_MAX {
+        if all.count > 0 && tx.size() > RETRIED_BYTES_MAX {
             break;
         }
-        retried += u64::from(retry(tx, parked.id, false, now)?);
+        let retried = retry(tx, parked.id, false, now)?;
+        all.count += u64::from(retried != Retried::Absent);
+        if let Retried::Row { resource, .. } = retried {
+            all.to_walk.insert(resource);
+        }
         done = parked.id;
     }
-    Ok((done, retried))
+    Ok((done, all))
 }
 
 pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: Timestamp) -> Result<(), StoreError> {
@@ -184,14 +216,14 @@ pub(crate) fn retry_job(tx: &mut Tx<'_>, job: &Job, now: Timestamp) -> Result<()
 
 impl Store {
     /// Puts all back that is parked of a shop, or of one resource of it, as [`Store::retry_parked`] does one; in
-    /// bounded steps, so that it blocks no other work. Returns how many. What is parked meanwhile is not retried: that could
+    /// bounded steps, so that it blocks no other work. What is parked meanwhile is not retried: that could
     /// go on for ever.
     ///
     /// # Errors
     /// The engine's errors; what was put back by then stays so.
-    pub async fn retry_all_parked(&self, shop: &str, resource: Option<&str>) -> Result<u64, StoreError> {
+    pub async fn retry_all_parked(&self, shop: &str, resource: Option<&str>) -> Result<RetriedAll, StoreError> {
         let last = sequences::last(&*self.0.kv, SEQUENCE)?;
-        let (mut after, mut retried) = (None, 0);
+        let (mut after, mut retried) = (None, RetriedAll::default());
         loop {
             let (store, shop, resource) = (self.clone(), ShopId::from(shop), resource.map(str::to_owned));
             let found = blocking(move || {
@@ -206,15 +238,17 @@ impl Store {
             }
             let now = self.now();
             let (done, some) = self.transact(move |tx| retry_some(tx, &found, now)).await?;
-            (after, retried) = (Some(done), retried + some);
+            after = Some(done);
+            retried.count += some.count;
+            retried.to_walk.extend(some.to_walk);
         }
     }
 
-    /// Puts a parked job or document back with fresh attempts. False: no such record.
+    /// Puts a parked job, document or row back with fresh attempts.
     ///
     /// # Errors
     /// The engine's errors.
-    pub async fn retry_parked(&self, id: u64) -> Result<bool, StoreError> {
+    pub async fn retry_parked(&self, id: u64) -> Result<Retried, StoreError> {
         let now = self.now();
         self.transact(move |tx| retry(tx, id, false, now)).await
     }

@@ -32,7 +32,7 @@ pub(crate) struct RowNote {
     /// Digest of another row with the same id, which a later page of the list shows.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub(crate) other: Option<u64>,
-    /// Of a row that cannot be stored: the parked record that says why.
+    /// Of a row that cannot be stored: the parked record that says why. None: it was put back, and is read again.
     #[serde(rename = "k", default, skip_serializing_if = "Option::is_none")]
     pub(crate) parked: Option<u64>,
 }
@@ -180,23 +180,47 @@ impl Store {
     }
 }
 
+/// Rows that streams listed and that could not be stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnusableRows {
+    pub parked: u64,
+    /// Put back: the next full walk reads them again.
+    pub to_read: u64,
+}
+
+/// Whether the ledger notes a row of a stream that could not be stored.
+pub(crate) fn has_unusable_row(tx: &Tx<'_>, stream: &StreamId) -> Result<bool, StoreError> {
+    let prefix = keyspace::rows(stream);
+    let first = tx.pairs(&prefix, &prefix).next().transpose()?;
+    Ok(first.is_some_and(|(key, _)| is_unusable(&key, &prefix)))
+}
+
+/// They come first, under names that begin with a control character.
+fn is_unusable(key: &[u8], prefix: &[u8]) -> bool {
+    key.get(prefix.len()).is_some_and(|first| *first < b' ')
+}
+
 impl Store {
-    /// How many rows the streams listed that cannot be stored: each is parked.
+    /// The rows of these streams that could not be stored.
     ///
     /// # Errors
     /// The engine's read errors.
-    pub fn rejected(&self, streams: &[StreamId]) -> Result<u64, StoreError> {
-        let mut rejected = 0;
+    pub fn unusable_rows(&self, streams: &[StreamId]) -> Result<UnusableRows, StoreError> {
+        let mut found = UnusableRows::default();
         for stream in streams {
             let prefix = keyspace::rows(stream);
             for pair in self.0.kv.scan(&prefix, &prefix) {
-                // They come first, under names that begin with a control character.
-                if pair?.0.get(prefix.len()).is_none_or(|first| *first >= b' ') {
+                let (key, note) = pair?;
+                if !is_unusable(&key, &prefix) {
                     break;
                 }
-                rejected += 1;
+                let note: RowNote = decode("a ledger row", &note)?;
+                match note.parked {
+                    Some(_) => found.parked += 1,
+                    None => found.to_read += 1,
+                }
             }
         }
-        Ok(rejected)
+        Ok(found)
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod archive_index;
 pub(crate) mod call_counts;
 pub(crate) mod checkpoints;
 pub(crate) mod dead_letters;
+pub(crate) mod definition_digests;
 pub(crate) mod detail_proofs;
 pub(crate) mod drift;
 pub(crate) mod idempotency;

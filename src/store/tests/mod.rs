@@ -29,7 +29,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 
 use super::engine::{kv::Kv, memory::MemoryKv};
-use super::{OccupiedSlots, Queue, SealKey, Settled, Store, StoreError};
+use super::{OccupiedSlots, Queue, Retried, SealKey, Settled, Store, StoreError};
 use crate::domain::{
     CallKind, Clock, Entry, Failure, ListParams, Mode, Next, Page, Rejected, RunState, StreamId, Trigger,
 };
@@ -127,8 +127,8 @@ async fn a_failed_attempt_waits_is_tried_again_and_parks_with_its_reason() {
     let parked = f.store.parked(None, 10, |_| true).unwrap().remove(0);
     assert_eq!((parked.document_id.as_deref(), parked.attempts, parked.reason.as_str()), (Some("1"), 2, "no use"));
     assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Done);
-    assert!(f.store.retry_parked(parked.id).await.unwrap());
-    assert!(!f.store.retry_parked(parked.id).await.unwrap());
+    assert_eq!(f.store.retry_parked(parked.id).await.unwrap(), Retried::Queued);
+    assert_eq!(f.store.retry_parked(parked.id).await.unwrap(), Retried::Absent);
     assert_eq!(f.store.run(run).unwrap().unwrap().state, RunState::Fetching);
     assert_eq!(f.read_details().await, ["1"]);
     let run = f.store.run(run).unwrap().unwrap();

@@ -8,7 +8,7 @@ use crate::domain::{
     Trigger,
 };
 use crate::store::keyspace;
-use crate::store::{Start, Started};
+use crate::store::{Retried, Start, Started};
 
 /// A fixture whose stream has its whole history: one document.
 async fn walked() -> Fixture {
@@ -183,7 +183,7 @@ async fn a_walk_for_news_does_not_do_away_with_what_a_whole_one_gave_up() {
     f.page(&[("2", 1, 0)], Next::End).await;
     let parked = f.store.parked(None, 9, |_| true).unwrap();
     assert_eq!(parked.len(), 1, "no walk has read it");
-    assert!(f.store.retry_parked(parked[0].id).await.unwrap());
+    assert_eq!(f.store.retry_parked(parked[0].id).await.unwrap(), Retried::Queued);
     f.page(&[("1", 1, 9)], Next::End).await;
     f.sweep().await;
     f.read_details().await;
@@ -202,7 +202,7 @@ async fn a_whole_walk_that_failed_is_not_begun_again_by_the_one_before_it() {
     }
     assert_eq!(f.store.run(whole).unwrap().unwrap().state, RunState::Failed);
     let first = f.store.parked(None, 1, |_| true).unwrap()[0].id;
-    assert!(f.store.retry_parked(first).await.unwrap());
+    assert_eq!(f.store.retry_parked(first).await.unwrap(), Retried::Queued);
     f.page(&[("1", 1, 9)], Next::End).await;
     assert!(f.lease(CallKind::List, 9).await.is_empty());
     let Started::Run(next) = asked(&f, Mode::Full, Trigger::Request).await else { panic!("the stream is free") };

@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::store::codec::number;
 use crate::store::keyspace::{only_shop, texts};
 use crate::store::ops::completeness::LedgerState;
-use crate::store::{SealKey, ShopChange, Store, StoreError};
+use crate::store::{Retried, SealKey, ShopChange, Store, StoreError};
 
 /// Another shop of the same store.
 async fn beside(f: &Fixture) -> Fixture {
@@ -103,9 +103,10 @@ async fn what_is_parked_is_counted_by_shop_whatever_becomes_of_it() {
     // So is the row, which the list does not show any more.
     assert_eq!(of(&f), 4);
     let first = f.store.parked(None, 1, |_| true).unwrap().remove(0).id;
-    assert!(f.store.retry_parked(first).await.unwrap() && !f.store.retry_parked(first).await.unwrap());
+    assert_ne!(f.store.retry_parked(first).await.unwrap(), Retried::Absent);
+    assert_eq!(f.store.retry_parked(first).await.unwrap(), Retried::Absent);
     assert_eq!(of(&f), 3);
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 3);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap().count, 3);
     assert_eq!((of(&f), of(&other)), (0, 2));
     park(&f, 2).await;
     assert_eq!(of(&f), 2);
@@ -169,7 +170,7 @@ async fn a_shop_of_which_too_much_is_parked_is_paused_and_no_other() {
     assert_eq!((state(&f), of(&f)), ((ShopState::Paused, None), 7));
     set(&f, ShopState::Active).await;
     f.read_details().await;
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 7);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap().count, 7);
     assert_eq!((f.read_details().await.len(), state(&f).0), (7, ShopState::Active));
     let runs = f.store.runs(None, 9, |run| run.stream == f.stream).unwrap();
     assert!(runs.iter().all(|run| (run.parked, run.pending(), run.fetched) == (0, 0, 9)), "{runs:?}");
@@ -198,9 +199,9 @@ async fn all_of_a_shop_or_of_a_resource_is_put_back_in_steps() {
     f.store.settle(leases.into_iter().map(failed).collect()).await.unwrap();
     park(&other, 2).await;
     assert_eq!((of(&f), of(&other)), (1_201, 2));
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, Some("others")).await.unwrap(), 0);
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, Some("things")).await.unwrap(), 1_201);
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 0);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, Some("others")).await.unwrap().count, 0);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, Some("things")).await.unwrap().count, 1_201);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap().count, 0);
     assert_eq!((of(&f), of(&other)), (0, 2));
     assert_eq!(f.lease(CallKind::Detail, 2_000).await.len(), 1_201);
 }
@@ -227,7 +228,7 @@ async fn a_refused_document_is_not_put_back_over_a_newer_one() {
     )
     .await;
     f.drain().await;
-    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap(), 2);
+    assert_eq!(f.store.retry_all_parked(&f.stream.shop, None).await.unwrap().count, 2);
     let documents = f.drain().await.into_iter().filter_map(|entry| match entry {
         Entry::Document(document) => Some((document.id, document.version)),
         _ => None,
