@@ -74,13 +74,13 @@ impl Service {
             None => self.store.shops()?.len(),
         };
         let mut schema = None;
-        if let Sink::Mysql(mysql) = &self.sink {
-            if mysql.other_source().await?.is_some() {
-                is_other = true;
-                schema = Some(mysql.sources().await?.present().flatten().cloned());
-                if self.store.is_blank()? {
-                    shops = self.shops_to_take_over(mysql).await?;
-                }
+        if let Sink::Mysql(mysql) = &self.sink
+            && mysql.other_source().await?.is_some()
+        {
+            is_other = true;
+            schema = Some(mysql.sources().await?.present().flatten().cloned());
+            if self.store.is_blank()? {
+                shops = self.shops_to_take_over(mysql).await?;
             }
         }
         Ok(SourceMove {
