@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{DefinitionProblem, Problems};
+use crate::domain::with_clock_margin;
 
 /// At most `calls` in any interval of length `window`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,11 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// How long a slot rests after its call has ended: the window, longer by what our clock may run fast.
+    pub fn rest(&self) -> Duration {
+        with_clock_margin(self.window)
+    }
+
     /// Reads `25/min`, `50/s`, `9/h`, `7/3min`, `50/10s`; `none` lifts the rule.
     ///
     /// # Errors

@@ -18,6 +18,12 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     count.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
+/// A time by our clock within which at least `time` passes by anybody else's, the API's above all. Ours may run up to a
+/// thousandth fast, twice what NTP corrects a clock by; the rest is for timers and short windows.
+pub fn with_clock_margin(time: Duration) -> Duration {
+    time.saturating_add(time / 1_000).saturating_add(Duration::from_millis(10))
+}
+
 /// A duration in the largest unit of which it has two or more, rounded down.
 pub fn rough_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -33,7 +39,16 @@ pub fn rough_duration(duration: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::rough_duration;
+    use super::{rough_duration, with_clock_margin};
+
+    #[test]
+    fn the_margin_covers_a_clock_that_runs_fast() {
+        for (seconds, faster) in [(60, 1.0005), (60, 1.001), (3_600, 1.001), (5, 1.002), (1, 1.01)] {
+            let time = Duration::from_secs(seconds);
+            assert!(with_clock_margin(time).div_f64(faster) >= time, "{seconds} s, x {faster}");
+        }
+        assert_eq!(with_clock_margin(Duration::MAX), Duration::MAX);
+    }
 
     #[test]
     fn a_rough_duration_has_two_or_more_of_its_unit() {

@@ -44,7 +44,7 @@ pub use clock::Clock;
 pub use completeness::{Completeness, Gap, GapReason, LossStage, LostDocument, SinkLoss, StoredVersion};
 pub use detail_proof::{DetailEndpoint, DetailProof, NotFound, ProofState, Verdict};
 pub use document::{Document, Entry, Parked, RunView};
-pub use duration::{parse_duration, rough_duration};
+pub use duration::{parse_duration, rough_duration, with_clock_margin};
 pub use facet::{Facet, FacetValue, Facets};
 pub use job::{Attempt, CallKind, FetchDetail, Job, JobKind, Lease, LeaseByKind, ListPage, Priority, Sweep};
 pub use job_seq::JobSeq;

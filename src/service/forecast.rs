@@ -100,7 +100,7 @@ impl Service {
         let rule = self.engine.rules().rules().iter().find(|rule| rule.name == key.1)?;
         let limit = rule.limit?;
         let windows = waiting.0.get(key).copied().unwrap_or(0).div_ceil(u64::from(limit.calls));
-        Some(windows.saturating_mul(u64::try_from(limit.window.as_millis()).unwrap_or(u64::MAX)))
+        Some(windows.saturating_mul(u64::try_from(limit.rest().as_millis()).unwrap_or(u64::MAX)))
     }
 
     fn whose<'a>(&'a self, run: &Run, accounts: &'a BTreeMap<ShopId, String>) -> Option<(&'a Definition, &'a str)> {

@@ -123,7 +123,7 @@ impl Service {
             let takes = limit.map_or(Duration::ZERO, |limit| {
                 // The calls of a window may leave at once; the last window need not end.
                 let windows = calls.saturating_sub(1) / u64::from(limit.calls);
-                limit.window * u32::try_from(windows).unwrap_or(u32::MAX)
+                limit.rest() * u32::try_from(windows).unwrap_or(u32::MAX)
             });
             let limit = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
             plan.budgets.push(BudgetPlan { account, rule: name, limit, calls, takes });

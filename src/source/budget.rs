@@ -6,7 +6,8 @@
 //! [`Budget::take`] and the end of its response, so its slot comes back one window after that end.
 //! Intervals are half open: a call may arrive exactly one window after another.
 //!
-//! Only monotonic time is used, so that a jump of the wall clock changes nothing.
+//! Only monotonic time is used, so that a jump of the wall clock changes nothing. It may still run faster than the
+//! API's, so windows and pauses are longer by [`with_clock_margin`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::headers::Quota;
 use crate::catalog::Limit;
+use crate::domain::with_clock_margin;
 
 /// Added to the window of a call without an answer, or from before a restart: it may still arrive. It is
 /// one small packet: two seconds cover a queue in between and one retransmission (200 ms to 1 s).
@@ -40,7 +42,7 @@ pub struct Budget {
     foreign: Option<(u32, Instant)>,
     blocked_until: Option<Instant>,
     refused_429: u64,
-    /// Independent log of the last window's calls, used to cross-check [`Budget::take`].
+    /// Independent log of the calls whose slots still rest, used to cross-check [`Budget::take`].
     taken: VecDeque<(Instant, u32)>,
     /// The latest instant passed in. An earlier one (its thread or the whole process was suspended since) counts as
     /// this one, so that counters and log expire alike.
@@ -134,8 +136,8 @@ impl Budget {
     /// no slot is taken and no call may leave.
     pub fn take(&mut self, count: u32, now: Instant) -> Result<(), Overdrawn> {
         let free = self.free(now);
-        let (now, window) = (self.latest, self.window());
-        while self.taken.front().is_some_and(|(at, _)| *at + window <= now) {
+        let (now, rest) = (self.latest, self.rest());
+        while self.taken.front().is_some_and(|(at, _)| *at + rest <= now) {
             self.taken.pop_front();
         }
         let taken: u32 = self.taken.iter().map(|(_, calls)| calls).sum();
@@ -190,7 +192,9 @@ impl Budget {
     /// as a 429.
     pub fn paused(&mut self, now: Instant, pause: Duration, quota: &Quota) {
         self.ended(now, quota);
-        self.block(now + pause);
+        if !pause.is_zero() {
+            self.block(now + with_clock_margin(pause));
+        }
     }
 
     /// Slots in flight and cooling: what must be durable before a call.
@@ -212,16 +216,25 @@ impl Budget {
     }
 
     /// Adds another budget's used slots and its pause, because the API counts by caller. The other's calls in flight end
-    /// there, so here each counts for `IN_FLIGHT_MAX`.
+    /// there, maybe without an answer, so here each counts for `IN_FLIGHT_MAX` and [`LOST_GRACE`].
     pub fn merge_from(&mut self, other: &Budget, now: Instant) {
-        self.cool(other.cooling.values().sum(), now);
-        self.cool(other.in_flight, now + IN_FLIGHT_MAX);
+        for (free_at, count) in &other.cooling {
+            // Later than now: a lost call that may still arrive.
+            let ended = free_at.checked_sub(self.rest()).unwrap_or(now);
+            self.cool(*count, ended.max(now));
+        }
+        self.cool(other.in_flight, now + IN_FLIGHT_MAX + LOST_GRACE);
         self.block_for(other.blocked_for(now), now);
     }
 
     /// The rule's window; zero when it is lifted.
     pub fn window(&self) -> Duration {
         self.rule.map_or(Duration::ZERO, |rule| rule.window)
+    }
+
+    /// How long a slot rests after its call has ended; zero when the rule is lifted.
+    fn rest(&self) -> Duration {
+        self.rule.map_or(Duration::ZERO, |rule| rule.rest())
     }
 
     /// A snapshot of the state.
@@ -257,7 +270,7 @@ impl Budget {
 
     fn cool(&mut self, count: u32, ended: Instant) {
         if let (Some(rule), 1..) = (self.rule, count) {
-            *self.cooling.entry(ended + rule.window).or_default() += count;
+            *self.cooling.entry(ended + rule.rest()).or_default() += count;
         }
     }
 
@@ -269,7 +282,7 @@ impl Budget {
         let Some(rule) = self.rule else { return };
         self.server_limit = quota.limit.or(self.server_limit);
         let (Some(remaining), Some(reset)) = (quota.remaining, quota.reset) else { return };
-        let turns = now + reset + RESET_MARGIN;
+        let turns = now + with_clock_margin(reset) + RESET_MARGIN;
         if remaining == 0 && reset > rule.window {
             self.block(turns);
         }

@@ -205,9 +205,9 @@ async fn each_outcome_settles_its_slot_in_the_budget() {
     assert_eq!(of(Ok(bytes::Bytes::new()), Ending::Answered), (0, 1, 0, 0));
     assert_eq!(of(Err(SourceError::TimedOut), Ending::Lost), (0, 1, 0, 0));
     assert_eq!(of(Err(SourceError::Unreachable(String::new())), Ending::NotSent), (0, 0, 0, 0));
-    assert_eq!(of(Err(SourceError::Throttled { retry_after: pause }), Ending::Answered), (0, 1, 4_000, 1));
-    assert_eq!(of(Err(SourceError::Throttled { retry_after: None }), Ending::Answered), (0, 1, 60_000, 1));
-    assert_eq!(of(unavailable(pause), Ending::Answered), (0, 1, 4_000, 0));
+    assert_eq!(of(Err(SourceError::Throttled { retry_after: pause }), Ending::Answered), (0, 1, 4_014, 1));
+    assert_eq!(of(Err(SourceError::Throttled { retry_after: None }), Ending::Answered), (0, 1, 60_070, 1));
+    assert_eq!(of(unavailable(pause), Ending::Answered), (0, 1, 4_014, 0));
     assert_eq!(of(unavailable(None), Ending::Answered), (0, 1, 0, 0));
 }
 

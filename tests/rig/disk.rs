@@ -93,7 +93,8 @@ fn is_mounted(path: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
 }
 
-fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
+/// Runs a command of the system; an error has its text.
+pub(crate) fn run(command: &str, arguments: &[&str]) -> Result<(), String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let ran = Command::new(command).args(arguments).env("PATH", format!("{path}:/usr/sbin:/sbin")).output();
     match ran {

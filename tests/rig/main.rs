@@ -17,6 +17,7 @@
 //! | `mysql_stress` | a database that is away, without disk space or hard to reach; rows locked by other clients |
 //! | `gate`, `triggers` | kill -9 at an exact moment of an exchange |
 //! | `disk` | a file system that can be full or lose its power |
+//! | `fast_clock` | rate windows under a clock that runs fast |
 //! | `failover` | a read-only database, then another server at its address; a restored backup |
 //! | `kill` | kill -9, again and again, on one data directory |
 //! | `power` | power cuts |
@@ -44,6 +45,7 @@ mod database;
 mod disk;
 mod edge_content;
 mod failover;
+mod fast_clock;
 mod gate;
 mod kill;
 #[path = "../it/support/mariadb.rs"]

@@ -6,6 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use tokio::task::JoinSet;
+
+use crate::said;
 use crate::summary::Score;
 
 /// Duration of the whole: at each submission, before a release, or by hand.
@@ -66,4 +69,13 @@ impl Run {
     pub(crate) fn diary(&self) -> String {
         self.diary.lock().unwrap_or_else(PoisonError::into_inner).join("\n  ")
     }
+}
+
+/// Waits for parts of a run that take place at the same time. Fails once all have ended, with what each failed by.
+pub(crate) async fn all_of(mut parts: JoinSet<()>) {
+    let (count, mut failures) = (parts.len(), Vec::new());
+    while let Some(ended) = parts.join_next().await {
+        failures.extend(ended.err().map(|error| said(error.into_panic())));
+    }
+    assert!(failures.is_empty(), "{} of {count} failed:\n{}", failures.len(), failures.join("\n"));
 }
