@@ -19,9 +19,13 @@ use super::headers::Quota;
 use crate::catalog::Limit;
 use crate::domain::with_clock_margin;
 
-/// Added to the window of a call without an answer, or from before a restart: it may still arrive. It is
-/// one small packet: two seconds cover a queue in between and one retransmission (200 ms to 1 s).
-pub const LOST_GRACE: Duration = Duration::from_secs(2);
+/// How long the kernel resends a request that the host of the API does not acknowledge, counted from its first resend
+/// (`TCP_USER_TIMEOUT`). It does so also after the process that sent the request was killed.
+pub const RESENT_FOR: Duration = Duration::from_secs(3);
+
+/// Added to the window of a call without an answer, or from before a restart: it may still arrive. Two seconds longer
+/// than the kernel resends it: they cover the time to the first resend (200 ms to 1 s) and a queue in between.
+pub const LOST_GRACE: Duration = Duration::from_secs(RESENT_FOR.as_secs() + 2);
 
 /// Added to the reset that a header announces: it is in whole seconds, and the API's machines do not turn their
 /// windows at one instant.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT_ENCODING, HeaderValue};
 
 use super::body::ENCODING;
+use super::budget::RESENT_FOR;
 use super::http::build_client;
 use super::problem::root_cause;
 use crate::domain::{Auth, SourceUrl};
@@ -90,6 +91,9 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .pool_max_idle_per_host(config.in_flight_max.min(64))
         .pool_idle_timeout(IDLE_MAX)
         .tcp_keepalive(Duration::from_secs(30))
+        // Nothing arrives later than the budgets count with, not even after kill -9 while packets are lost. A reset at
+        // close (SO_LINGER) would do so too, but the library does not show its sockets, and idle ones should end well.
+        .tcp_user_timeout(RESENT_FOR)
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(10))
 }

@@ -16,6 +16,7 @@
 //! | `database`, `proxy` | MariaDB outages, network faults, lost answers to COMMIT, every error code |
 //! | `mysql_stress` | a database that is away, without disk space or hard to reach; rows locked by other clients |
 //! | `gate`, `triggers` | kill -9 at an exact moment of an exchange |
+//! | `dark`, `network` | kill -9 while packets are lost, between two network namespaces |
 //! | `disk` | a file system that can be full or lose its power |
 //! | `fast_clock` | rate windows under a clock that runs fast |
 //! | `failover` | a read-only database, then another server at its address; a restored backup |
@@ -41,6 +42,7 @@ mod answers;
 mod backlog;
 mod browser;
 mod canary;
+mod dark;
 mod database;
 mod disk;
 mod edge_content;
@@ -53,6 +55,7 @@ mod kill;
 mod mariadb;
 mod memory;
 mod mysql_stress;
+mod network;
 mod oracle;
 mod pages;
 mod power;

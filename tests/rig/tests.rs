@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::run::Run;
 use crate::{
-    answers, backlog, browser, database, disk, edge_content, failover, fast_clock, kill, mysql_stress, pages, power,
-    process, rates, rot, scale, schema, sweep, tamper, tokens, triggers, upstream,
+    answers, backlog, browser, dark, database, disk, edge_content, failover, fast_clock, kill, mysql_stress, network,
+    pages, power, process, rates, rot, scale, schema, sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -34,6 +34,7 @@ pub(crate) enum Need {
     Strace,
     FakeTime,
     Chromium,
+    Namespaces,
     Compiler,
 }
 
@@ -53,6 +54,9 @@ impl Need {
             }
             Need::FakeTime if rates::library().is_some() => None,
             Need::FakeTime => Some("no libfaketime"),
+            Need::Namespaces => {
+                network::Network::new().err().map(|_| "no network namespaces: needs root, ip, nsenter and veth")
+            }
             Need::Compiler if runs("cc", &["--version"]) => None,
             Need::Compiler => Some("no C compiler"),
             Need::Chromium if browser::program().is_some() => None,
@@ -248,6 +252,14 @@ pub(crate) const TESTS: &[Test] = &[
         runs: [1, 10, 30],
         at_most: minutes(3, 4, 4),
         body: |run| Box::pin(rates::clock_with_retries(run)),
+    },
+    Test {
+        name: "dark",
+        needs: &[Need::Namespaces],
+        alone: false,
+        runs: [1, 10, 20],
+        at_most: minutes(3, 4, 4),
+        body: |run| Box::pin(dark::dark(run)),
     },
     Test {
         name: "fast_clock",

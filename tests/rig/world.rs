@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::mariadb::Database;
+use crate::network::{MARKET_HOST, Network};
 use crate::program::{Folder, Market, Serving};
 use crate::run::Run;
 
@@ -58,6 +59,8 @@ pub(crate) struct Plan {
     /// More of the configuration file.
     pub(crate) toml: &'static str,
     pub(crate) options: fn(&mut Options),
+    /// The service and the marketplace are in namespaces of their own.
+    pub(crate) network: Option<Network>,
 }
 
 impl Plan {
@@ -71,6 +74,7 @@ impl Plan {
             mysql: None,
             toml: "",
             options: |_| {},
+            network: None,
         }
     }
 
@@ -100,6 +104,7 @@ pub(crate) struct World {
     pub(crate) server_errors: Mutex<Vec<String>>,
     /// Walks are scheduled, and often.
     pub(crate) walks_often: bool,
+    pub(crate) network: Option<Network>,
 }
 
 impl World {
@@ -122,9 +127,16 @@ impl World {
             ..Options::default()
         };
         (plan.options)(&mut options);
-        let market = Market::open(options).await;
+        let market = match &plan.network {
+            Some(network) => Market::at(network.listen(), MARKET_HOST, options),
+            None => Market::open(options).await,
+        };
         let rules: String = written.iter().map(|(rule, limit)| format!("\"{rule}\" = \"{limit}\"\n")).collect();
         let mut folder = Folder::at(&market.base, &format!("[source.limits]\n{rules}{}", plan.toml));
+        if let Some(network) = &plan.network {
+            let command = network.command(&folder.path("hosts"));
+            folder.run_under(&command.iter().map(String::as_str).collect::<Vec<_>>());
+        }
         if let Some(database) = &plan.mysql {
             folder.set("WAYBILL_MYSQL_URL", &database.url());
         }
@@ -146,6 +158,7 @@ impl World {
             from_the_start,
             server_errors: Mutex::default(),
             walks_often: false,
+            network: plan.network,
         }
     }
 

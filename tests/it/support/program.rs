@@ -18,6 +18,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use sandbox::{Clock, Options, Sandbox};
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::net::TcpListener;
 
 /// Nothing that a test asks of the binary takes this long unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,10 +43,14 @@ pub(crate) struct Market {
 impl Market {
     /// Serves it until the test's runtime ends; give it a runtime with threads.
     pub(crate) async fn open(options: Options) -> Market {
+        Market::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), "127.0.0.1", options)
+    }
+
+    /// The same on a socket of the caller's; `host` is what the service calls its address.
+    pub(crate) fn at(listener: TcpListener, host: &str, options: Options) -> Market {
         drop(rustls::crypto::ring::default_provider().install_default());
         let sandbox = Sandbox::new(options, Clock::system()).unwrap();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
+        let base = format!("http://{host}:{}", listener.local_addr().unwrap().port());
         tokio::spawn(sandbox.clone().serve(listener, std::future::pending()));
         Market { sandbox, base }
     }
