@@ -19,6 +19,7 @@ mod output;
 mod panic_hook;
 mod plan;
 mod preview;
+mod problems;
 mod progress;
 mod remaining;
 mod sandbox;

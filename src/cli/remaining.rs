@@ -4,11 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::command_error::CommandError;
+use super::problems;
 use super::table;
 use super::watch::Watched;
 use crate::domain::document::RunView;
-use crate::domain::health::{self, Level, Means};
-use crate::domain::{ShopId, Timestamp, counted, rough_duration};
+use crate::domain::health::{self, Means, Problem};
+use crate::domain::sentence::with_remedy;
+use crate::domain::{Timestamp, counted, rough_duration};
 use crate::service::Service;
 
 /// The work that a pass left to do.
@@ -20,7 +22,7 @@ pub(super) struct Remaining {
 }
 
 struct LastError {
-    /// Shop and resource; empty: the installation.
+    /// Shop and resources; empty: the installation.
     about: String,
     text: String,
     /// How long ago it happened, if known.
@@ -29,7 +31,7 @@ struct LastError {
 }
 
 impl Remaining {
-    /// Collects it at the end of a pass.
+    /// Collects it at the end of a pass. `worst`: the worst of its problems, if something fails.
     ///
     /// # Errors
     /// The status or the health cannot be read.
@@ -37,46 +39,16 @@ impl Remaining {
         service: &Service,
         watched: &Watched,
         runs: &[RunView],
+        worst: Option<&Problem>,
         now: Timestamp,
     ) -> Result<Remaining, CommandError> {
         let status = service.status(None)?;
-        let is_ours = |shop: &ShopId| watched.names.contains_key(shop);
-        let named = |shop: &str, resource: &str| {
-            let name = watched.names.get(shop).map_or(shop, String::as_str);
-            format!("{name}, {resource}")
-        };
-        let failing = status
-            .health
-            .reasons
-            .into_iter()
-            .find(|reason| reason.code.level() == Level::Failing && reason.shop_id.as_ref().is_none_or(is_ours));
-        let error = match failing {
-            Some(reason) => {
-                let about = reason.shop_id.zip(reason.resource).map(|(shop, resource)| named(&shop, &resource));
-                let (text, remedy) = (reason.text, reason.remedy);
-                Some(LastError { about: about.unwrap_or_default(), text, age: None, remedy })
+        let error = match worst {
+            Some(problem) => {
+                let (text, remedy) = (problem.text.clone(), problem.remedy.clone());
+                Some(LastError { about: problems::about(problem, &watched.names), text, age: None, remedy })
             }
-            // Failures of less than a minute are not yet a reason in the health.
-            None => {
-                let mut last = None;
-                for shop in service.shops_health(&watched.names.keys().cloned().collect())? {
-                    for resource in shop.resources {
-                        let Some(error) = resource
-                            .last_error
-                            .filter(|error| resource.last_success_at.is_none_or(|success| success < error.at))
-                        else {
-                            continue;
-                        };
-                        if last.as_ref().is_none_or(|(at, _)| *at < error.at) {
-                            let remedy = health::class_remedy(&resource.resource, error.class, Means::Commands);
-                            let about = named(&shop.shop_id, &resource.resource);
-                            let age = Some(now.since(error.at));
-                            last = Some((error.at, LastError { about, text: error.text, age, remedy }));
-                        }
-                    }
-                }
-                last.map(|(_, error)| error)
-            }
+            None => last_error(service, watched, now)?,
         };
         let runs = runs.iter().filter(|view| view.run.is_open()).count();
         Ok(Remaining {
@@ -86,6 +58,27 @@ impl Remaining {
             error,
         })
     }
+}
+
+/// The newest error of a stream that has not succeeded since: failures of less than a minute are not yet a problem.
+fn last_error(service: &Service, watched: &Watched, now: Timestamp) -> Result<Option<LastError>, CommandError> {
+    let mut last: Option<(Timestamp, LastError)> = None;
+    for shop in service.shops_health(&watched.names.keys().cloned().collect())? {
+        for resource in shop.resources {
+            let is_newest = |at: Timestamp| last.as_ref().is_none_or(|(newest, _)| *newest < at);
+            let is_open = |at: Timestamp| resource.last_success_at.is_none_or(|success| success < at);
+            let is_ours = watched.takes(&shop.shop_id, &resource.resource);
+            let Some(error) = resource.last_error.filter(|error| is_ours && is_open(error.at) && is_newest(error.at))
+            else {
+                continue;
+            };
+            let remedy = health::class_remedy(&resource.resource, error.class, Means::Commands);
+            let about = format!("{}, {}", problems::shop(&shop.shop_id, &watched.names), resource.resource);
+            let age = Some(now.since(error.at));
+            last = Some((error.at, LastError { about, text: error.text, age, remedy }));
+        }
+    }
+    Ok(last.map(|(_, error)| error))
 }
 
 impl fmt::Display for Remaining {
@@ -104,7 +97,7 @@ impl fmt::Display for Remaining {
         let Some(LastError { about, text, age, remedy }) = &self.error else { return Ok(()) };
         let about = if about.is_empty() { String::new() } else { format!(" of {about}") };
         let age = age.map(|age| format!(" ({} ago)", rough_duration(age))).unwrap_or_default();
-        f.write_str(&table::clean(&format!(". Last error{about}{age}: {text}. Remedy: {remedy}")))
+        f.write_str(&table::clean(&format!(". Last error{about}{age}: {}", with_remedy(text, remedy))))
     }
 }
 

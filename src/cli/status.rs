@@ -19,6 +19,7 @@ use super::shutdown;
 use super::table::{self, Mark, TableCell};
 use crate::app::{self, App};
 use crate::config::Config;
+use crate::domain::sentence::with_remedy;
 use crate::domain::{Clock, Timestamp, rough_duration};
 use crate::http;
 use crate::service::HealthView;
@@ -234,5 +235,5 @@ fn line(reason: &ShownReason) -> String {
     let of = [reason.shop_id.as_deref(), reason.resource.as_deref()];
     let of: Vec<&str> = of.into_iter().flatten().collect();
     let about = if of.is_empty() { reason.code.clone() } else { of.join(" ") };
-    format!("{about}: {}. Remedy: {}", reason.text, reason.remedy)
+    format!("{about}: {}", with_remedy(&reason.text, &reason.remedy))
 }

@@ -9,14 +9,16 @@ use super::in_use::Alternative;
 use super::log::Voice;
 use super::open::{Installation, configure, start};
 use super::output::{Out, print_stderr};
+use super::problems;
 use super::progress::Bars;
 use super::remaining::Remaining;
 use super::shutdown;
 use super::table::{self, Mark, TableCell};
 use super::watch::{Chosen, Ended, Watched, name, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
-use crate::domain::document::{Parked, RunView};
-use crate::domain::{Clock, Mode, Run, RunId, RunState, Shop, ShopId, ShopState, Timestamp, counted, parse_duration};
+use crate::domain::document::RunView;
+use crate::domain::health::{Code, Level, Problem};
+use crate::domain::{Clock, Mode, Run, RunId, RunState, Shop, ShopId, ShopState, counted, parse_duration};
 use crate::http;
 use crate::service::Service;
 
@@ -24,9 +26,12 @@ use crate::service::Service;
 ///
 /// It ends when nothing is left to do now. No schedule runs meanwhile, and with --shop or --resource only those streams
 /// are worked on; work of others that was left open waits for the next start. An incremental pass reads what is new or
-/// changed; --full walks all pages. A stopped pass resumes at the next `sync` or `serve`. The exit code is 0 if everything
-/// that the pass read is in the sink, and 1 if a run failed, something was parked, the sink is unavailable or lost
-/// documents that cannot be read again, or a shop's credentials were refused.
+/// changed; --full walks all pages. A stopped pass resumes at the next `sync` or `serve`.
+///
+/// The exit code follows from the health that `waybill status` shows, of what the pass was asked for: 0 if all of it is
+/// well, read and in the sink, and 1 if anything is not, with a line for each problem, also when an earlier pass left it:
+/// failed runs, parked pages and documents, an unavailable sink, missing documents, refused shops, shops that Waybill
+/// paused. Shops that you paused are left out; to name one with --shop is an error.
 #[derive(clap::Args)]
 #[command(after_long_help = "Examples:\n  waybill sync\n  waybill sync --shop k3v9x0q2m1ab --full\n  \
     waybill sync --quiet --at-most 30min   # for cron\n\n\
@@ -41,7 +46,7 @@ pub(super) struct Args {
     /// Walk all pages
     #[arg(long)]
     full: bool,
-    /// Print nothing but errors, to standard error
+    /// Print nothing but problems, a line each, to standard error
     #[arg(long, short)]
     quiet: bool,
     /// Print one JSON document instead of the table, even with --quiet
@@ -58,9 +63,6 @@ impl Args {
         Selection { shop: self.shop.clone(), resource: self.resource.clone() }
     }
 }
-
-/// Parked records per query.
-const PARKED_PAGE: usize = 500;
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("`{text}` is not a duration; write it like 90s, 30min or 2h"))
@@ -94,8 +96,8 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
         let how = "add one: waybill shops add --name NAME --client-id ID --secret-file FILE";
         return Err(CommandError::Failed(anyhow::anyhow!("no shop is registered {installation}; {how}")));
     }
-    let shops = chosen(known, args.shop.as_deref(), args.resource.as_deref())?;
-    let mode = if args.full { Mode::Full } else { Mode::Incremental };
+    let shops = asked_for(known, args)?;
+    let began = Clock::system().now();
     let names: BTreeMap<ShopId, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
     let configured: BTreeSet<String> = service.definitions().iter().map(|definition| definition.name.clone()).collect();
     // Runs that an earlier pass left open belong to this pass and its verdict, unless their resource is no longer
@@ -107,10 +109,13 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
         let takes = args.resource.as_ref().is_none_or(|resource| *resource == stream.resource);
         view.run.is_open() && takes && configured.contains(&stream.resource) && watched.names.contains_key(&stream.shop)
     };
-    let begun = Clock::system().now();
     let mut ours: BTreeSet<RunId> = earlier.iter().filter(is_ours).map(|view| view.run.id).collect();
+    let mut synced = 0;
     for shop in &shops {
-        ours.extend(service.start_sync(&shop.id, args.resource.as_deref(), mode).await?);
+        if let Some(runs) = begin(service, shop, args).await? {
+            ours.extend(runs);
+            synced += 1;
+        }
     }
     watched.runs = Some(Chosen { ids: ours, only: args.only() });
     let mut bars = Bars::new(args.quiet);
@@ -119,82 +124,56 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
     let ended = ended?;
     let mut runs = runs(service, &watched).await?;
     runs.sort_by_key(|view| std::cmp::Reverse(urgency(&view.run)));
-    let refused = refusals(service.shops()?.iter().filter(|shop| watched.names.contains_key(&shop.id)));
     match (args.json, args.quiet) {
         (true, _) => {
             let items: Vec<_> = runs.iter().map(|view| http::run_form(view.clone())).collect();
             out.json(&serde_json::json!({ "items": items }))?;
         }
-        (false, false) => summary(&runs, &watched, out)?,
-        (false, true) => complain(&runs, &watched),
+        (false, false) if synced > 0 || !runs.is_empty() => summary(&runs, &watched, out)?,
+        (false, _) => {}
     }
-    refused.iter().for_each(print_stderr);
     let moved = service.archive_moved();
     if moved > 0 && !args.quiet {
         let moved = counted(moved, "document of the embedded archive was", "documents of the embedded archive were");
         print_stderr(format_args!("{moved} moved to MySQL"));
     }
-    let missing = service.missing_documents(|shop| watched.names.contains_key(shop))?;
-    let parked = parked(service, &watched, args.resource.as_deref(), begun).await?;
-    let remaining = Remaining::of(service, &watched, &runs, Clock::system().now())?;
-    let leftover = Leftover { refused: refused.len(), parked, missing };
-    verdict(&ended, &runs, &leftover, &remaining)
+    let problems = service.pass_problems(began, |shop, resource| watched.takes(shop, resource))?;
+    let outcome = Outcome { ended, runs, problems, is_any_synced: synced > 0 };
+    let lines = outcome.lines(service, &watched)?;
+    // Each line begins with the name of the program, as the last one does.
+    if lines.is_empty() { Ok(()) } else { Err(CommandError::Failed(anyhow::anyhow!(lines.join("\nwaybill: ")))) }
 }
 
-/// The number of items parked since a time, including those of no run: re-reads, and documents that the sink refused.
-async fn parked(
-    service: &Service,
-    watched: &Watched,
-    resource: Option<&str>,
-    since: Timestamp,
-) -> Result<u64, CommandError> {
-    let (mut count, mut after) = (0, None);
-    loop {
-        let shops = Some(watched.names.keys().cloned().collect());
-        let page = service.parked(shops, after, PARKED_PAGE).await?;
-        let is_ours =
-            |parked: &&Parked| parked.parked_at >= since && resource.is_none_or(|name| parked.resource == name);
-        count += page.iter().filter(is_ours).count() as u64;
-        match page.last() {
-            Some(last) if page.len() == PARKED_PAGE => after = Some(last.id),
-            _ => return Ok(count),
+/// Starts the runs of one shop. None: it is not active, which is in the health.
+async fn begin(service: &Service, shop: &Shop, args: &Args) -> Result<Option<Vec<RunId>>, CommandError> {
+    let mode = if args.full { Mode::Full } else { Mode::Incremental };
+    let is_active = |shop: &Shop| shop.state == ShopState::Active;
+    if !is_active(shop) {
+        return Ok(None);
+    }
+    match service.start_sync(&shop.id, args.resource.as_deref(), mode).await {
+        Ok(runs) => Ok(Some(runs)),
+        // Work of an earlier pass goes on meanwhile, so the shop may have been refused just now.
+        Err(_) if !service.shop(&shop.id)?.as_ref().is_some_and(is_active) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The shops that the pass is asked for, active or not: the named one, or all that sync the resource.
+fn asked_for(mut shops: Vec<Shop>, args: &Args) -> Result<Vec<Shop>, CommandError> {
+    let Some(id) = &args.shop else {
+        shops.retain(|shop| args.resource.as_ref().is_none_or(|resource| shop.syncs(resource)));
+        return Ok(shops);
+    };
+    shops.retain(|shop| shop.id == *id);
+    match shops.first() {
+        None => Err(NoSuchShop(id.to_string()).into()),
+        Some(shop) if shop.is_paused_on_request() => {
+            let what = format!("shop {id} is paused; resume it first: waybill shops resume {id}");
+            Err(CommandError::Failed(anyhow::anyhow!(what)))
         }
+        Some(_) => Ok(shops),
     }
-}
-
-/// The shops to sync: the named one, or all active ones that sync the resource.
-fn chosen(shops: Vec<Shop>, id: Option<&str>, resource: Option<&str>) -> Result<Vec<Shop>, CommandError> {
-    if let Some(id) = id {
-        let found: Vec<Shop> = shops.into_iter().filter(|shop| shop.id == id).collect();
-        return if found.is_empty() { Err(NoSuchShop(id.to_owned()).into()) } else { Ok(found) };
-    }
-    let takes = |shop: &Shop| resource.is_none_or(|resource| shop.syncs(resource));
-    let (active, others): (Vec<Shop>, Vec<Shop>) =
-        shops.into_iter().filter(takes).partition(|shop| shop.state == ShopState::Active);
-    if active.is_empty() {
-        // Work of an earlier pass resumes as soon as the engine runs, so a refusal may come before this check.
-        let refused = refusals(&others);
-        refused.iter().for_each(print_stderr);
-        let shops = match refused.len() {
-            0 => String::new(),
-            count => format!(": {} refused", counted(count, "shop was", "shops were")),
-        };
-        let what = format!("no active shop to sync{shops}; `waybill shops list` shows why");
-        return Err(CommandError::Failed(anyhow::anyhow!(what)));
-    }
-    Ok(active)
-}
-
-/// A message for each shop whose credentials the login host refused.
-fn refusals<'a>(shops: impl IntoIterator<Item = &'a Shop>) -> Vec<String> {
-    shops
-        .into_iter()
-        .filter(|shop| shop.state == ShopState::Refused)
-        .map(|shop| {
-            let reason = shop.reason.as_deref().unwrap_or("the credentials were refused");
-            table::clean(&format!("{} ({}): {reason}; fix: waybill shops rotate {}", shop.name, shop.id, shop.id))
-        })
-        .collect()
 }
 
 fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult {
@@ -223,21 +202,6 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult 
     Ok(())
 }
 
-/// Prints the runs that need attention, if there is no table.
-fn complain(runs: &[RunView], watched: &Watched) {
-    for view in runs {
-        let run = &view.run;
-        let error = run.error.as_deref().unwrap_or("no reason given");
-        let what = match urgency(run) {
-            Mark::Bad => format!("{}: {error}", run.state.name()),
-            Mark::Unsure if !run.is_open() => format!("{}: {error}", run.state.name()),
-            _ => continue,
-        };
-        let stream = format!("{} {}", run.stream.resource, run.stream.combination);
-        print_stderr(table::clean(&format!("run {}, {}, {}: {what}", run.id, name(view, watched), stream.trim())));
-    }
-}
-
 /// How much a run needs attention.
 fn urgency(run: &Run) -> Mark {
     match run.state {
@@ -247,42 +211,65 @@ fn urgency(run: &Run) -> Mark {
     }
 }
 
-/// What a pass could not do.
-struct Leftover {
-    /// Shops whose credentials were refused.
-    refused: usize,
-    /// Pages and documents that were parked.
-    parked: u64,
-    /// Documents that the sink lost and that cannot be read again.
-    missing: u64,
+/// How a pass ended, and what it leaves.
+struct Outcome {
+    ended: Ended,
+    runs: Vec<RunView>,
+    problems: Vec<Problem>,
+    /// Whether some shop was active.
+    is_any_synced: bool,
 }
 
-fn verdict(ended: &Ended, runs: &[RunView], leftover: &Leftover, remaining: &Remaining) -> CommandResult {
-    let Leftover { refused, parked, missing } = *leftover;
-    let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
-    let failed = runs.iter().filter(|view| !is_well(view.run.state)).count();
-    let open = runs.iter().filter(|view| view.run.is_open()).count();
-    // Items of runs left open by an earlier pass may have been parked before this one.
-    let parked = runs.iter().map(|view| view.run.parked_in_all()).sum::<u64>().max(parked);
-    let what = match ended {
-        Ended::Stopped => "stopped; the rest resumes at the next start".to_owned(),
-        Ended::TimedOut => format!("the time ran out{remaining}"),
-        Ended::SinkAway { waiting, error } => return Err(sink_away(*waiting, error)),
-        Ended::Idle if refused > 0 => format!("{} refused", counted(refused, "shop was", "shops were")),
-        Ended::Idle if failed > 0 => format!("{failed} of {} failed", counted(runs.len(), "run", "runs")),
-        Ended::Idle if parked > 0 => {
-            let parked = counted(parked, "page or document was", "pages or documents were");
-            format!("{parked} parked; GET /api/v1/parked shows why, while `waybill serve` runs")
+impl Outcome {
+    /// What is not well, one line each. None: all that was asked for is read and written, and the pass is a success.
+    fn lines(&self, service: &Service, watched: &Watched) -> Result<Vec<String>, CommandError> {
+        let is_failing = |problem: &&Problem| problem.code.level() == Level::Failing;
+        let worst = self.problems.first().filter(is_failing);
+        let remaining = Remaining::of(service, watched, &self.runs, worst, Clock::system().now())?;
+        let open = self.runs.iter().filter(|view| view.run.is_open()).count();
+        let end = match &self.ended {
+            Ended::Stopped => Some(format!("stopped{remaining}")),
+            Ended::TimedOut => Some(format!("the time ran out{remaining}")),
+            Ended::SinkAway { waiting, error } => Some(sink_away(*waiting, error)),
+            Ended::Idle if open > 0 => {
+                let runs = counted(self.runs.len(), "run", "runs");
+                Some(format!("{open} of {runs} wait for a retry{remaining}"))
+            }
+            Ended::Idle => None,
+        };
+        let is_idle = end.is_none();
+        let is_new = |problem: &&Problem| match (&self.ended, is_idle) {
+            (_, true) => true,
+            // The end says it.
+            (Ended::SinkAway { .. }, _) if problem.code == Code::SinkUnavailable => false,
+            (Ended::SinkAway { .. }, _) => !problem.code.is_progress(),
+            (..) => !problem.code.is_progress() && Some(*problem) != worst,
+        };
+        let problems = self.problems.iter().filter(is_new).map(|problem| problems::line(problem, &watched.names));
+        let mut lines: Vec<String> = problems.chain(self.other_runs(watched)).chain(end).collect();
+        if lines.is_empty() && !self.is_any_synced {
+            lines.push("no active shop to sync; `waybill shops list` shows why".to_owned());
         }
-        Ended::Idle if missing > 0 => {
-            let missing = counted(missing, "document is", "documents are");
-            format!("{missing} missing in the sink and cannot be read again; `waybill verify` names what is missing")
-        }
-        Ended::Idle if open > 0 => {
-            let runs = counted(runs.len(), "run", "runs");
-            format!("{open} of {runs} wait for a retry{remaining}")
-        }
-        Ended::Idle => return Ok(()),
-    };
-    Err(CommandError::Failed(anyhow::anyhow!(what)))
+        Ok(lines)
+    }
+
+    /// Runs that did not end well, of resources that are well nevertheless.
+    fn other_runs(&self, watched: &Watched) -> impl Iterator<Item = String> {
+        let is_known = |run: &Run| {
+            let takes = |problem: &Problem| {
+                problem.shop_id.as_ref() == Some(&run.stream.shop) && problem.resources.contains(&run.stream.resource)
+            };
+            self.problems.iter().any(|problem| problem.is_state() && takes(problem))
+        };
+        let is_well = |state| matches!(state, RunState::Walking | RunState::Fetching | RunState::Done);
+        let others = self.runs.iter().filter(|view| !is_well(view.run.state) && !is_known(&view.run));
+        let line = |view: &RunView| {
+            let run = &view.run;
+            let error = run.error.as_deref().unwrap_or("no reason given");
+            let stream = format!("{} {}", run.stream.resource, run.stream.combination);
+            let shop = problems::shop(&run.stream.shop, &watched.names);
+            table::clean(&format!("run {}, {shop}, {}: {}: {error}", run.id, stream.trim(), run.state.name()))
+        };
+        others.map(line).collect::<Vec<_>>().into_iter()
+    }
 }

@@ -100,7 +100,9 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
         bars.finish();
         match ended? {
             Ended::Idle => {}
-            Ended::SinkAway { waiting, error } => return Err(sink_away(waiting, &error)),
+            Ended::SinkAway { waiting, error } => {
+                return Err(CommandError::Failed(anyhow::anyhow!(sink_away(waiting, &error))));
+            }
             Ended::Stopped | Ended::TimedOut => {
                 let what = "stopped before the second comparison; the queued documents are read at the next start";
                 return Err(CommandError::Failed(anyhow::anyhow!(what)));

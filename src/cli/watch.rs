@@ -8,6 +8,7 @@ use super::progress::{Bars, Line, line, sums, waits};
 use super::shutdown;
 use crate::app::{App, Selection};
 use crate::domain::document::RunView;
+use crate::domain::sentence::clause;
 use crate::domain::{Clock, RunId, ShopId, counted};
 use crate::service::{RunFilter, Service, Status};
 
@@ -23,6 +24,14 @@ pub(super) struct Watched {
     pub(super) names: BTreeMap<ShopId, String>,
     /// None: all.
     pub(super) runs: Option<Chosen>,
+}
+
+impl Watched {
+    /// Whether it is about this resource of this shop.
+    pub(super) fn takes(&self, shop: &str, resource: &str) -> bool {
+        let is_chosen = |chosen: &Chosen| chosen.only.takes(shop, resource);
+        self.names.contains_key(shop) && self.runs.as_ref().is_none_or(is_chosen)
+    }
 }
 
 /// A selection of runs.
@@ -106,13 +115,14 @@ pub(super) async fn until_idle(
     }
 }
 
-/// The failure of a command that ends before the sink has accepted everything.
-pub(super) fn sink_away(waiting: u64, error: &str) -> CommandError {
-    CommandError::Failed(anyhow::anyhow!(
-        "{}, which is unavailable: {error}; what waits is kept, and written at the next start. Remedy: `waybill check` \
-         shows which step fails",
-        counted(waiting, "entry waits for the sink", "entries wait for the sink")
-    ))
+/// The message of a command that ends before the sink has accepted everything.
+pub(super) fn sink_away(waiting: u64, error: &str) -> String {
+    let waiting = counted(waiting, "entry waits for the sink", "entries wait for the sink");
+    let error = clause(error);
+    format!(
+        "{waiting}, which is unavailable: {error}; what waits is kept, and written at the next start. Remedy: `waybill \
+         check` shows which step fails"
+    )
 }
 
 async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<Status, CommandError> {

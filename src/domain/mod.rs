@@ -26,6 +26,7 @@ pub mod retry;
 pub mod run;
 pub mod run_id;
 pub mod schedule;
+pub mod sentence;
 pub mod shop;
 pub mod shop_id;
 pub mod source_access;

@@ -48,6 +48,11 @@ pub struct Shop {
 }
 
 impl Shop {
+    /// Whether an operator paused it; Waybill itself gives a reason when it pauses a shop.
+    pub fn is_paused_on_request(&self) -> bool {
+        self.state == ShopState::Paused && self.reason.is_none()
+    }
+
     /// Whether a resource is synced for this shop.
     pub fn syncs(&self, resource: &str) -> bool {
         self.resources.is_empty() || self.resources.iter().any(|name| name == resource)

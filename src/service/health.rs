@@ -7,9 +7,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
-use super::Service;
+use super::{Service, ServiceError};
 use crate::domain::clock::rfc3339;
-use crate::domain::health::{Code, Fault, Health, HealthChange, Known};
+use crate::domain::health::{Code, Fault, Health, HealthChange, Known, Problem};
 use crate::domain::{ShopId, Timestamp, rough_duration};
 use crate::sink::Sink;
 use crate::store::{LOGIN_RULE, StoreError, blocking};
@@ -35,6 +35,23 @@ impl Service {
         let faults = self.faults();
         let said: Vec<Fault> = faults.iter().map(without_names).collect();
         self.health_book.look_at(of, faults, &said)
+    }
+
+    /// What is not well of the streams that a pass was asked for, which began then. Shops that an operator paused are
+    /// left out.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot be read.
+    pub fn pass_problems(
+        &self,
+        began: Timestamp,
+        takes: impl Fn(&str, &str) -> bool,
+    ) -> Result<Vec<Problem>, ServiceError> {
+        let shops = self.store.shops()?;
+        let left_out: HashSet<&str> =
+            shops.iter().filter(|shop| shop.is_paused_on_request()).map(|shop| shop.id.as_str()).collect();
+        let is_asked_for = |shop: &ShopId, resource: &str| !left_out.contains(shop.as_str()) && takes(shop, resource);
+        Ok(self.health_now()?.problems(began, is_asked_for))
     }
 
     /// Faults of the installation as a whole, including host and user names.

@@ -116,20 +116,6 @@ impl Service {
         self.sink_check.is_due.store(true, Ordering::Relaxed);
     }
 
-    /// Documents of these shops that the sink lacks and that cannot be read again, as far as is known.
-    ///
-    /// # Errors
-    /// `Unavailable` when the store cannot be read.
-    pub fn missing_documents(&self, of: impl Fn(&str) -> bool) -> Result<u64, super::ServiceError> {
-        let losses = self.store.sink_losses()?;
-        Ok(losses
-            .iter()
-            .filter(|one| one.loss.stage == LossStage::Lasting)
-            .filter(|one| self.definition(&one.resource).is_some() && of(&one.shop))
-            .map(|one| one.loss.missing)
-            .sum())
-    }
-
     /// Has the sink checked at once; until then the service does not count as idle.
     pub(crate) fn expect_sink_check(&self) {
         self.check_sink_soon();

@@ -37,6 +37,7 @@ mod openapi_check;
 mod other_api;
 mod outage;
 mod parsers;
+mod pass_health;
 mod prism;
 mod rejected_definitions;
 mod resources_page;

@@ -40,7 +40,7 @@ async fn a_pass_whose_time_ran_out_says_what_it_waited_for_and_the_last_error() 
     market.sandbox.set_faults(vec![Fault::always("/retailer/shipments?", away)]);
     for quiet in [&["sync", "--at-most", "2s"][..], &["sync", "--at-most", "2s", "--quiet"]] {
         let ended = folder.run(quiet);
-        let parts = ["the time ran out, with 2 open runs", "Last error of First shop, shipments", "503", "Remedy: "];
+        let parts = ["the time ran out, with 2 open runs", "Last error of First shop (", "503", "Remedy: "];
         says(&ended, 1, &parts);
         assert!(!ended.err.contains("/api/v1"), "no server runs: {}", ended.err);
     }

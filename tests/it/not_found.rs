@@ -164,12 +164,16 @@ async fn a_wrong_detail_path_is_reported_by_each_command_and_the_right_one_recov
     says(folder.run(&["check"]).expect(1), &["GET /things/x/t00", key, "not found by the API (404)"]);
     says(folder.run(&["preview", "things"]).expect(1), &["GET /things/x/t00", key, "(404)"]);
     api.details();
-    says(folder.run(&["sync"]).expect(1), &["8 pages or documents were parked", "gone"]);
+    says(folder.run(&["sync"]).expect(1), &["8 pages or documents", "gone"]);
     assert_eq!(api.details(), 8, "each is asked for once");
     says(folder.run(&["status"]).expect(1), &["failing", "its detail calls fail", key]);
     says(folder.run(&["verify"]).expect(1), &["no: 8 parked"]);
-    // Nothing changed, and they are not due.
-    folder.run(&["sync", "--full"]).expect(0);
+    // Nothing changed, and they are not due: each later pass says so too.
+    for pass in [&["sync", "--quiet"][..], &["sync", "--quiet"], &["sync", "--full", "--quiet"]] {
+        let ended = folder.run(pass).expect(1);
+        assert_eq!(ended.out, "");
+        says(ended, &["First (", "things: its detail calls fail", key, "8 pages or documents", "Remedy: "]);
+    }
     assert_eq!(api.details(), 0);
 
     configure(RIGHT);
@@ -185,7 +189,7 @@ async fn a_wrong_detail_path_is_reported_by_each_command_and_the_right_one_recov
     // One that worked is changed wrongly: what is new is not gone.
     configure(WRONG);
     api.list(8, 10);
-    says(folder.run(&["sync"]).expect(1), &["2 pages or documents were parked"]);
+    says(folder.run(&["sync"]).expect(1), &["2 pages or documents"]);
     configure(RIGHT);
     folder.run(&["sync"]).expect(0);
     assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM things").await, [10]);

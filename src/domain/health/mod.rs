@@ -8,6 +8,7 @@ mod code;
 mod due;
 mod facts;
 mod level;
+mod pass;
 mod reason;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use changes::{HealthChange, Known};
 pub use code::{Code, Means};
 pub use facts::{Facts, Fault, OpenRun, ResourceFacts, ShopFacts, StreamFacts};
 pub use level::{Level, State};
+pub use pass::Problem;
 pub use reason::{Reason, class_remedy};
 pub use ticks::Ticks;
 

@@ -327,6 +327,25 @@ fn parked_work_degrades_the_level_but_no_stream() {
 }
 
 #[test]
+fn a_pass_answers_for_what_it_was_asked_for_and_is_not_late_with_what_it_read() {
+    let of = |world: &World, began| {
+        world.health().problems(began, |shop, resource| (shop.as_str(), resource) == ("s1", "orders"))
+    };
+    let codes = |problems: Vec<super::Problem>| problems.iter().map(|one| one.code).collect::<Vec<_>>();
+    let parked = World { parked: 3, ..world(succeeded(41 * MINUTE)) };
+    assert_eq!(codes(of(&parked, NOW)), [Code::Behind, Code::Parked]);
+    assert_eq!(codes(of(&parked, NOW - 41 * MINUTE)), [Code::Parked], "it was read since the pass began");
+    assert!(parked.health().problems(NOW, |shop, _| shop.as_str() == "s2").is_empty());
+    // One line, though it is the state of each stream.
+    let fault = Fault { code: Code::SinkUnavailable, since: Some(NOW), text: "refused".into() };
+    let away = World { faults: vec![fault], ..world(succeeded(MINUTE)) };
+    assert_eq!(codes(of(&away, NOW)), [Code::SinkUnavailable]);
+    assert_eq!(codes(away.health().problems(NOW, |_, _| false)), [Code::SinkUnavailable]);
+    let refused = World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
+    assert_eq!(codes(of(&refused, NOW)), [Code::Refused]);
+}
+
+#[test]
 fn a_remedy_names_only_means_that_are_available() {
     let refused = || World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
     let paused = || World { shop: ShopState::Paused, ..world(succeeded(MINUTE)) };
