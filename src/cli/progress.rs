@@ -68,7 +68,7 @@ impl Line {
         let counts = format!("{counts:>room$}  ");
         let left = columns.saturating_sub(counts.len());
         let text = if measure_text_width(&self.text) <= left { &self.text } else { &self.short };
-        format!("{counts}{text}")
+        format!("{counts}{}", truncate_str(text, left, "…"))
     }
 }
 
@@ -118,21 +118,21 @@ pub(super) fn line(shop: &str, view: &RunView, now: Timestamp) -> Line {
     }
 }
 
-/// `until 14:05:09: the rate limit`: the time first, which a narrow terminal must not cut off.
+/// `to 14:05:09 UTC: the rate limit`: the time first, which a narrow terminal must not cut off.
 fn short_wait(wait: &Wait, zone: &TimeZone) -> String {
     match wait.until.and_then(|at| wall_clock(at, zone)) {
-        Some(at) => format!("until {at}: {}", wait.text),
+        Some(at) => format!("to {at}: {}", wait.text),
         None => format!("waits for {}", wait.text),
     }
 }
 
-/// Hours, minutes and seconds, rounded up to whole seconds.
+/// Hours, minutes and seconds with the time zone, rounded up to whole seconds.
 fn wall_clock(at: Timestamp, zone: &TimeZone) -> Option<String> {
     let at = jiff::Timestamp::from_millisecond(at.as_millis()).ok()? + SignedDuration::from_millis(999);
-    Some(at.to_zoned(zone.clone()).strftime("%H:%M:%S").to_string())
+    Some(at.to_zoned(zone.clone()).strftime("%H:%M:%S %Z").to_string())
 }
 
-/// `the rate limit until 14:05:09`, in this machine's time zone.
+/// `the rate limit until 14:05:09 CET`, in this machine's time zone.
 fn waiting(wait: &Wait) -> String {
     waiting_in(wait, &TimeZone::system())
 }
@@ -250,6 +250,10 @@ pub(super) struct Bars {
     bars: Vec<ProgressBar>,
     foot: ProgressBar,
     printed_at: Option<Instant>,
+    /// Without a terminal: a line that was not printed yet, as one was just before.
+    unprinted: Option<String>,
+    /// Without a terminal: the error that was printed last, which need not be repeated in each line.
+    said: Option<String>,
     quiet: bool,
     /// Width of the terminal at the last draw.
     width: usize,
@@ -260,21 +264,28 @@ impl Bars {
     pub(super) fn new(quiet: bool) -> Bars {
         let group = MultiProgress::new();
         let foot = group.add(ProgressBar::new_spinner().with_style(style("{spinner} {msg}")));
-        Bars { group, bars: Vec::new(), foot, printed_at: None, quiet, width: 0 }
+        let (printed_at, unprinted, said) = (None, None, None);
+        Bars { group, bars: Vec::new(), foot, printed_at, unprinted, said, quiet, width: 0 }
     }
 
-    /// Shows the current state; open runs come first.
-    pub(super) fn show(&mut self, lines: &[Line], sums: &str) {
+    /// Shows the current state; open runs come first. `error` is what the end of `sums` is about.
+    pub(super) fn show(&mut self, lines: &[Line], sums: &str, error: Option<&str>) {
         if self.quiet {
             return;
         }
+        let full = error.map_or_else(|| sums.to_owned(), |error| format!("{sums}: {}", clean(error)));
         if self.group.is_hidden() {
-            if self.printed_at.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
-                self.printed_at = Some(Instant::now());
-                print_stderr(sums);
+            let text = if error.is_some() && self.said.as_deref() == error { sums.to_owned() } else { full };
+            if text.is_empty() || self.printed_at.is_some_and(|at| at.elapsed() < PLAIN_EVERY) {
+                self.unprinted = Some(text).filter(|text| !text.is_empty());
+                return;
             }
+            (self.printed_at, self.unprinted) = (Some(Instant::now()), None);
+            self.said = error.map(str::to_owned);
+            print_stderr(text);
             return;
         }
+        let sums = full;
         bars_stderr::set(Some(self.group.clone()));
         let (rows, columns) = Term::stderr().size();
         self.resized(usize::from(columns));
@@ -312,8 +323,11 @@ impl Bars {
         self.width = width;
     }
 
-    /// Leaves the last state on the screen.
+    /// Leaves the last state on the screen, or prints it.
     pub(super) fn finish(self) {
+        if let Some(text) = &self.unprinted {
+            print_stderr(text);
+        }
         bars_stderr::set(None);
         self.bars.iter().for_each(ProgressBar::abandon);
         self.foot.finish_and_clear();
@@ -378,7 +392,7 @@ mod tests {
     fn a_run_says_what_it_waits_for_and_until_when() {
         let wait = |reason, until, text: &str| Wait { reason, until, text: text.to_owned() };
         let limit = wait(WaitReason::RateLimit, Some(at(1_700_000_000_001)), "the rate limit");
-        assert_eq!(waiting_in(&limit, &TimeZone::UTC), "the rate limit until 22:13:21");
+        assert_eq!(waiting_in(&limit, &TimeZone::UTC), "the rate limit until 22:13:21 UTC");
         let api = wait(WaitReason::Api, None, "the API: 503");
         let run = |wait: &Wait| RunView { waits_for: Some(wait.clone()), ..view(RunState::Walking) };
         assert!(line("Winkel", &run(&api), at(1_000)).text.starts_with("waits for the API: 503; page 3, 150 listed"));
@@ -441,6 +455,10 @@ mod tests {
             text: "the rate limit".to_owned(),
         };
         let waiting = RunView { waits_for: Some(wait), ..view(RunState::Walking) };
+        let mut failed = view(RunState::Failed);
+        failed.run.error = Some("the API is not available (503), and says much about it".to_owned());
+        let cut = line("Winkel", &failed, at(1_000)).message(room);
+        assert!(console::measure_text_width(&cut) <= room && cut.ends_with('…'), "{cut}");
         for (shown, part) in [
             (view(RunState::Walking), "page 3, 150 listed, 2 parked"),
             (view(RunState::Done), "done: 150 listed, 2 parked"),

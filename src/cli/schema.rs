@@ -86,7 +86,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         Act::Replay { resource, shop, again, quiet, json } => {
             known(&config, resource.as_deref())?;
             let mut bars = Bars::new(quiet);
-            let show = |state: &Replay| bars.show(&[line(state)], &progress_text(state));
+            let show = |state: &Replay| bars.show(&[line(state)], &progress_text(state), None);
             let wanted = ReplayRequest { resource: resource.as_deref(), shop: shop.as_deref(), again };
             let replayed = schema::replay(&config, wanted, show).await;
             bars.finish();

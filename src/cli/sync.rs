@@ -129,7 +129,10 @@ async fn pass(app: &App, args: &Args, installation: &Installation, out: &mut Out
             let items: Vec<_> = runs.iter().map(|view| http::run_form(view.clone())).collect();
             out.json(&serde_json::json!({ "items": items }))?;
         }
-        (false, false) if synced > 0 || !runs.is_empty() => summary(&runs, &watched, out)?,
+        (false, false) if synced > 0 || !runs.is_empty() => {
+            summary(&runs, &watched, out)?;
+            also_read(service, &runs, out)?;
+        }
         (false, _) => {}
     }
     let moved = service.archive_moved();
@@ -200,6 +203,26 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult 
     ];
     out.table(&heads, &rows)?;
     Ok(())
+}
+
+/// Prints how many documents were read that no row of the table counts.
+fn also_read(service: &Service, runs: &[RunView], out: &mut Out) -> CommandResult {
+    let shown: BTreeSet<RunId> = runs.iter().map(|view| view.run.id).collect();
+    let read = service.documents_read();
+    let again = read.get(&None).copied().unwrap_or_default();
+    let others = read.iter().filter(|(run, _)| run.is_some_and(|run| !shown.contains(&run)));
+    let earlier: u64 = others.map(|(_, count)| count).sum();
+    let parts = [
+        (earlier, "that earlier runs had listed, such as parked ones"),
+        (again, "again, to repair the sink or as their definition plans"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> =
+        parts.map(|(count, what)| format!("{} {what}", counted(*count, "document", "documents"))).collect();
+    match parts.is_empty() {
+        true => Ok(()),
+        false => Ok(out.sentence(&format!("also read: {}", parts.join("; ")), 2)?),
+    }
 }
 
 /// How much a run needs attention.

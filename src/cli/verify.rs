@@ -9,12 +9,13 @@ use super::log::Voice;
 use super::open::{Installation, at_rest, configure, nothing_yet, start};
 use super::output::{Out, print_stderr};
 use super::progress::Bars;
+use super::remaining::Remaining;
 use super::shutdown;
 use super::table::{self, Mark, TableCell};
-use super::watch::{Ended, Watched, sink_away, until_idle};
+use super::watch::{Chosen, Ended, Watched, runs, sink_away, until_idle};
 use crate::app::{App, NoSuchShop, Selection};
 use crate::domain::clock::rfc3339;
-use crate::domain::{Completeness, Gap, GapReason, Shop, ShopId, counted};
+use crate::domain::{Clock, Completeness, Gap, GapReason, Shop, ShopId, counted};
 use crate::http;
 
 /// Gaps printed per resource; all are counted.
@@ -91,12 +92,20 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
             queued += service.repair(&shop.id).await?.unwrap_or(0);
         }
         if !args.quiet {
-            let queued = counted(queued, "document is", "documents are");
-            print_stderr(format_args!("{queued} re-read or rewritten"));
+            print_stderr(match queued {
+                0 => "nothing is to be re-read or rewritten".to_owned(),
+                queued => format!("trying to re-read or rewrite {}", counted(queued, "document", "documents")),
+            });
         }
         let names: BTreeMap<ShopId, String> = shops.iter().map(|shop| (shop.id.clone(), shop.name.clone())).collect();
         let mut bars = Bars::new(args.quiet);
-        let ended = until_idle(app, &Watched { names, runs: None }, &mut bars, None).await;
+        let mut watched = Watched { names, runs: None };
+        // The progress is that of the repair: walks that it began, and re-reads.
+        let open = runs(service, &watched).await?.into_iter().filter(|view| view.run.is_open());
+        let ids = open.map(|view| view.run.id).collect();
+        let only = Selection { shop: args.shop.clone(), resource: None };
+        watched.runs = Some(Chosen { ids, only });
+        let ended = until_idle(app, &watched, &mut bars, None).await;
         bars.finish();
         match ended? {
             Ended::Idle => {}
@@ -104,8 +113,8 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
                 return Err(CommandError::Failed(anyhow::anyhow!(sink_away(waiting, &error))));
             }
             Ended::Stopped | Ended::TimedOut => {
-                let what = "stopped before the second comparison; the queued documents are read at the next start";
-                return Err(CommandError::Failed(anyhow::anyhow!(what)));
+                let remaining = Remaining::of(service, &watched, &[], None, Clock::system().now())?;
+                return Err(CommandError::Failed(anyhow::anyhow!("stopped before the second comparison{remaining}")));
             }
         }
     }

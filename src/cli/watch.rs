@@ -131,13 +131,17 @@ async fn show(service: &Service, watched: &Watched, bars: &mut Bars) -> Result<S
     let now = Clock::system().now();
     let lines: Vec<Line> = runs.iter().map(|view| line(name(view, watched), view, now)).collect();
     let status = service.status(None)?;
-    let sink = &status.sink;
-    let trouble = match (sink.healthy, sink.error.as_deref()) {
-        (true, _) => String::new(),
-        (false, error) => format!("; the {} does not accept rows: {}", sink.kind, error.unwrap_or_default()),
-    };
-    bars.show(&lines, &format!("{}{}{}{trouble}", sums(&runs), waits(&runs), left(&runs, &status)));
+    let sums = if runs.is_empty() { String::new() } else { format!("{}{}", sums(&runs), waits(&runs)) };
+    let trouble =
+        if status.sink.healthy { String::new() } else { format!("{} does not accept rows", sink_name(&status)) };
+    let parts = [sums, left(&runs, &status), trouble];
+    let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    bars.show(&lines, &parts.join("; "), status.sink.error.as_deref().filter(|_| !status.sink.healthy));
     Ok(status)
+}
+
+fn sink_name(status: &Status) -> &str {
+    if status.sink.kind == "mysql" { "MySQL" } else { "the archive" }
 }
 
 /// What is waited for once no run is open; empty: nothing, or the runs say it.
@@ -147,8 +151,9 @@ fn left(runs: &[RunView], status: &Status) -> String {
     }
     match (status.outbox.unwrap_or_default(), status.leased_jobs + status.pending_jobs) {
         (0, 0) => String::new(),
-        (0, jobs) => format!("; {} to make", counted(jobs, "other call", "other calls")),
-        (outbox, _) => format!("; {} to write to the {}", counted(outbox, "entry", "entries"), status.sink.kind),
+        (0, jobs) if runs.is_empty() => format!("{} to make", counted(jobs, "call", "calls")),
+        (0, jobs) => format!("{} to make", counted(jobs, "other call", "other calls")),
+        (outbox, _) => format!("{} to write to {}", counted(outbox, "entry", "entries"), sink_name(status)),
     }
 }
 

@@ -16,6 +16,7 @@ use warp::http::header::{
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::Response;
 
+use crate::domain::sentence::clause;
 use crate::service::{FieldError, ServiceError, StoredResponse};
 
 /// Links a response to the log; the client may choose it.
@@ -234,7 +235,8 @@ impl From<ServiceError> for Problem {
             ServiceError::Invalid(errors) => Problem::invalid(errors),
             ServiceError::Refused(reason) => {
                 let detail = format!(
-                    "the login host refused the credentials: {reason}; check the client id and the client secret"
+                    "the login host refused the credentials: {}; check the client id and the client secret",
+                    clause(&reason)
                 );
                 Problem::new(ProblemKind::CredentialsRefused, detail)
             }

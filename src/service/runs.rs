@@ -1,11 +1,18 @@
 //! Runs with their forecasts, parked jobs, and the calls of the last days.
 
+use std::collections::BTreeMap;
+
 use super::{Service, ServiceError};
 use crate::domain::calls::CallDay;
 use crate::domain::{Mode, Parked, RunId, RunView, ShopId, ShopState, Timestamp, Trigger};
 use crate::store::{Retried, RunFilter, blocking};
 
 impl Service {
+    /// Documents that this process has read, by the run that listed them; None: re-read outside of runs.
+    pub fn documents_read(&self) -> BTreeMap<Option<RunId>, u64> {
+        self.engine.documents_read()
+    }
+
     /// Runs, newest (greatest id) first; only ids below `before`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 use url::Url;
 
+use crate::domain::sentence::clause;
 use crate::domain::terminal::is_unsafe;
 use crate::domain::{Cause, Disposition, ErrorClass};
 
@@ -34,7 +35,10 @@ pub enum SourceError {
     #[error("the API rejected the access token; the next attempt requests a new one")]
     Unauthorized,
     /// The login host refuses the credentials, or the account is switched off.
-    #[error("the credentials are refused: {reason}; correct the client id and secret, or have the account switched on")]
+    #[error(
+        "the credentials are refused: {}; correct the client id and secret, or have the account switched on",
+        clause(.reason)
+    )]
     Refused { reason: String },
     /// The login host answers as it does to a blocked address. Stops the logins of all shops.
     #[error("the login host seems to block this machine's address; no login for {} s", .after.as_secs())]

@@ -12,6 +12,7 @@ use super::drift::Drifts;
 use super::failure_log::FailureLog;
 use super::lane_registry::LaneRegistry;
 use super::last_success::LastSuccess;
+use super::reads::Reads;
 use super::selection::Selection;
 use super::turns::{Turn, Turns};
 use crate::catalog::{Definition, RuleTable};
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(super) credentials: Mutex<HashMap<ShopId, (Timestamp, Arc<Credentials>)>>,
     pub(super) failures: FailureLog,
     pub(super) last_success: LastSuccess,
+    pub(super) reads: Reads,
     pub(super) drifts: Drifts,
     pub(super) turns: Turns,
     pub(crate) stop: CancellationToken,
@@ -62,6 +64,7 @@ impl Inner {
             credentials: Mutex::default(),
             failures: FailureLog::default(),
             last_success: LastSuccess::default(),
+            reads: Reads::default(),
             drifts,
             turns,
             stop: CancellationToken::new(),

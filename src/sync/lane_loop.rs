@@ -17,6 +17,7 @@ use super::drift::Drift;
 use super::failure_log::CallSite;
 use super::inner::{Inner, STORE_PAUSE};
 use super::lane::{Lane, LaneKey};
+use super::reads::Reads;
 use super::turns::Turn;
 use crate::catalog::coverage::FieldDrift;
 use crate::domain::{Failure, Lease, LogThrottle, Shop, ShopId, StepOutput};
@@ -395,8 +396,10 @@ async fn commit(inner: Arc<Inner>, LaneKey { account, rule }: LaneKey, batch: Ba
     {
         error.warn("failed to store a pause that the API asked for; it holds until this process ends");
     }
-    if let Err(error) = store.settle(batch.outputs).await {
-        error.warn("failed to commit finished attempts; they run again");
+    let read = Reads::of(&batch.outputs);
+    match store.settle(batch.outputs).await {
+        Ok(settled) => inner.reads.note(read, &settled),
+        Err(error) => error.warn("failed to commit finished attempts; they run again"),
     }
     for (resource, drift) in batch.drift {
         if let Err(error) = store.save_drift(&resource, &drift).await {

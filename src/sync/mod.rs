@@ -12,6 +12,7 @@
 //! | `attempt` | one attempt of one job: at most one call, its result as a value |
 //! | [`drift`] | fields of documents that no column takes |
 //! | `last_success` | time of the last successful call per shop |
+//! | `reads` | documents that were read, by run, for the report of a pass |
 //! | `failure_log` | log of failed calls that are retried |
 //! | `simulation` | tests: the whole engine on a paused clock, in worlds made from a seed |
 //!
@@ -26,6 +27,7 @@ pub mod lane;
 mod lane_loop;
 mod lane_registry;
 mod last_success;
+mod reads;
 pub mod schedule;
 mod selection;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod start_runs;
 mod turns;
 mod wake;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +48,7 @@ pub use lane_registry::LaneView;
 pub use selection::Selection;
 
 use crate::catalog::RuleTable;
-use crate::domain::{Shop, ShopState, Timestamp};
+use crate::domain::{RunId, Shop, ShopState, Timestamp};
 use crate::store::{Store, StoreError};
 use drift::Drift;
 use inner::{Inner, STORE_PAUSE};
@@ -150,6 +153,11 @@ impl Engine {
     /// The rate rules in force.
     pub fn rules(&self) -> &RuleTable {
         &self.0.deps.rules
+    }
+
+    /// Documents that this process has read, by the run that listed them; None: re-read outside of runs.
+    pub fn documents_read(&self) -> BTreeMap<Option<RunId>, u64> {
+        self.0.reads.counts()
     }
 
     /// The budgets in use, by account and rule.

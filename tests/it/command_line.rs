@@ -239,6 +239,7 @@ async fn sync_ends_with_zero_when_all_is_there() {
     let (folder, shop) = registered(&market, "");
     let ended = folder.run(&["sync"]).expect(0);
     says(&ended.out, &["First shop", "fulfilment-method=FBR", "fulfilment-method=FBB", "done"]);
+    assert!(ended.err.lines().last().unwrap().starts_with("0 of 2 runs open"), "{}", ended.err);
     let quiet = folder.run(&["sync", "--quiet", "--full", "--shop", &shop, "--resource", "shipments"]).expect(0);
     assert_eq!(quiet.err, "");
     market.sandbox.reset_audit();

@@ -51,6 +51,7 @@ async fn a_pass_whose_time_ran_out_says_what_it_waited_for_and_the_last_error() 
     let parts = ["the time ran out", "entries for the sink left to do", "MySQL takes no documents", "`waybill check`"];
     says(&ended, 1, &parts);
     assert!(!ended.err.contains("none@"), "{}", ended.err);
+    assert_eq!(ended.err.matches("MySQL does not accept rows: ").count(), 1, "{}", ended.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

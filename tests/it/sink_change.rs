@@ -301,6 +301,8 @@ async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     folder.set("WAYBILL_MYSQL_URL", &second.url());
     let synced = folder.run(&["sync"]).expect(1);
     assert!(synced.err.contains("10 documents are missing in the sink"), "{}", synced.err);
+    // The runs of this pass read none of them.
+    assert!(synced.out.contains("also read: 70 documents again"), "{}", synced.out);
     assert_eq!(count(&second, "shipments").await, 70);
     let verified = folder.run(&["verify"]).expect(1);
     assert!(verified.out.contains("the API no longer has it"), "{}", verified.out);
@@ -327,7 +329,9 @@ async fn a_sync_waits_for_the_move_and_fails_while_documents_are_missing() {
     // A repair on request says itself that all is well again.
     let third = Database::fresh().await;
     folder.set("WAYBILL_MYSQL_URL", &third.url());
-    folder.run(&["verify", "--mend"]).expect(0);
+    let repaired = folder.run(&["verify", "--mend"]).expect(0).err;
+    assert!(repaired.contains("trying to re-read or rewrite 70 documents"), "{repaired}");
+    assert!(!repaired.contains("runs open"), "earlier runs are not its progress: {repaired}");
     assert_eq!(count(&third, "shipments").await, 70);
     let status = folder.run(&["status"]).expect(0);
     assert!(!status.out.contains("sink_changed"), "{}", status.out);
