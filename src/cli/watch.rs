@@ -62,7 +62,7 @@ impl SinkWait {
     /// Whether the patience is used up.
     fn is_over(&mut self, status: &Status, now: Instant) -> bool {
         let is_read = status.pending_jobs + status.leased_jobs == 0;
-        if status.sink.healthy || !is_read || status.outbox == Some(0) {
+        if status.sink.healthy || !is_read || status.idle {
             self.0 = None;
             return false;
         }
@@ -117,7 +117,11 @@ pub(super) async fn until_idle(
 
 /// The message of a command that ends before the sink has accepted everything.
 pub(super) fn sink_away(waiting: u64, error: &str) -> String {
-    let waiting = counted(waiting, "entry waits for the sink", "entries wait for the sink");
+    let waiting = match waiting {
+        // The outbox is empty: what is left to write moves from the archive.
+        0 => "the documents of the embedded archive wait for the sink".to_owned(),
+        waiting => counted(waiting, "entry waits for the sink", "entries wait for the sink"),
+    };
     let error = clause(error);
     format!(
         "{waiting}, which is unavailable: {error}; what waits is kept, and written at the next start. Remedy: `waybill \
@@ -220,5 +224,6 @@ mod tests {
         assert!(!wait.is_over(&status(0, 5, false), at(12 * patience)));
         assert!(!wait.is_over(&status(0, 5, false), at(13 * patience - 1)));
         assert!(wait.is_over(&status(0, 5, false), at(13 * patience)));
+        assert!(wait.is_over(&status(0, 0, false), at(14 * patience)), "the archive moves");
     }
 }
