@@ -2,13 +2,13 @@
 //!
 //! An index over them may find too many documents, never too few: each one that is found is compared again.
 
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Time};
 use sha2::{Digest, Sha256};
 
-use super::cell::Cell;
+use super::cell::{Cell, timestamp_of};
 use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Table};
 use super::filter::held;
-use super::values::{Within, cells, child_rows};
+use super::values::{Within, cell_of, child_rows, value_of};
 use crate::domain::datetime::timestamp;
 use crate::domain::{Facet, FacetValue, Json, ListParams, Timestamp};
 
@@ -54,7 +54,7 @@ impl FacetLayout {
     pub(super) fn new(table: &Table) -> FacetLayout {
         let mut filters: Vec<Filter> = Vec::new();
         for ((_, place), number) in table.filters.iter().zip(1..=FILTERS_MAX) {
-            let Some((kind, of)) = value_of(table, place) else { continue };
+            let Some((kind, of)) = source_of(table, place) else { continue };
             if filters.iter().all(|known| known.place != *place) {
                 filters.push(Filter { number, place: place.clone(), kind, of });
             }
@@ -88,24 +88,23 @@ impl FacetLayout {
     pub fn of_document(&self, id: &str, parent: Option<&str>, document: &Json<'_>) -> Vec<Facet> {
         let nothing = ListParams::default();
         let within = Within { value: document, above: &[], combination: &nothing, parent };
-        let cell_of = |column: &Column| cells(std::slice::from_ref(column), within).pop();
         let mut facets = Vec::with_capacity(self.filters.len() + 1);
         match &self.time {
             Some(TimeOf::FetchedAt) => facets.push(Facet { place: TIME, value: FacetValue::FetchedAt }),
             Some(TimeOf::Column(column)) => {
-                let at = cell_of(column).as_ref().and_then(time_of).map(FacetValue::Time);
+                let at = time_of(column, within).map(FacetValue::Time);
                 facets.extend(at.map(|value| Facet { place: TIME, value }));
             }
             None => {}
         }
         for filter in &self.filters {
             match &filter.of {
-                ValueOf::Id => facets.extend(filter.facet(&Cell::Text(id.to_owned()))),
-                ValueOf::Column(column) => facets.extend(cell_of(column).and_then(|cell| filter.facet(&cell))),
+                ValueOf::Id => facets.extend(filter.facet(Cell::Text(id.to_owned()))),
+                ValueOf::Column(column) => facets.extend(filter.facet(cell_of(column, within))),
                 ValueOf::Child(child) => {
                     let mut rows = Vec::new();
                     child_rows(child, &child.from, within, &mut rows);
-                    facets.extend(rows.iter().flatten().filter_map(|cell| filter.facet(cell)));
+                    facets.extend(rows.into_iter().flatten().filter_map(|cell| filter.facet(cell)));
                 }
             }
         }
@@ -117,27 +116,27 @@ impl FacetLayout {
         let within = Within { value: &Json::Null, above: &[], combination, parent: None };
         let of_filter = |filter: &Filter| match &filter.of {
             ValueOf::Column(column) if matches!(column.source, ColumnSource::Stream(_)) => {
-                cells(std::slice::from_ref(column), within).iter().filter_map(|cell| filter.facet(cell)).collect()
+                filter.facet(cell_of(column, within))
             }
-            _ => Vec::new(),
+            _ => None,
         };
-        self.filters.iter().flat_map(of_filter).collect()
+        self.filters.iter().filter_map(of_filter).collect()
     }
 }
 
 impl Filter {
-    fn facet(&self, cell: &Cell) -> Option<Facet> {
-        let text = cell.as_text()?;
-        let text = match self.kind {
-            ColumnKind::Decimal { .. } => held(self.kind, &text)?,
-            _ => text,
+    fn facet(&self, cell: Cell) -> Option<Facet> {
+        let text = match cell {
+            Cell::Text(text) => text,
+            Cell::Decimal(text) => held(self.kind, &text)?,
+            cell => cell.as_text()?,
         };
         Some(Facet { place: self.number, value: FacetValue::Text(text) })
     }
 }
 
 /// Where the value of a filter comes from; None: it has no index.
-fn value_of(table: &Table, place: &Place) -> Option<(ColumnKind, ValueOf)> {
+fn source_of(table: &Table, place: &Place) -> Option<(ColumnKind, ValueOf)> {
     match place {
         Place::Id => Some((ColumnKind::Text(None), ValueOf::Id)),
         Place::Column(name) => {
@@ -158,14 +157,16 @@ fn is_of_stream(child: &ChildTable) -> bool {
     child.columns.iter().any(|column| matches!(column.source, ColumnSource::Stream(_)))
 }
 
-/// A date counts as its first moment.
-fn time_of(cell: &Cell) -> Option<Timestamp> {
-    match cell {
-        Cell::Datetime(text) => text.parse::<DateTime>().ok().map(timestamp),
-        Cell::Date(text) => {
-            text.parse::<Date>().ok().map(|date| timestamp(date.to_datetime(jiff::civil::Time::midnight())))
-        }
-        _ => None,
+/// The time in a column. A date counts as its first moment.
+fn time_of(column: &Column, within: Within<'_>) -> Option<Timestamp> {
+    match (column.kind, value_of(column, within)) {
+        // Not by way of the cell, which is a text.
+        (ColumnKind::Datetime, Some(value)) => timestamp_of(column.zone.as_ref(), value),
+        _ => match cell_of(column, within) {
+            Cell::Datetime(text) => text.parse::<DateTime>().ok().map(timestamp),
+            Cell::Date(text) => text.parse::<Date>().ok().map(|date| timestamp(date.to_datetime(Time::midnight()))),
+            _ => None,
+        },
     }
 }
 

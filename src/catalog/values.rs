@@ -31,23 +31,30 @@ pub(super) fn child_rows(child: &ChildTable, path: &str, within: Within<'_>, row
 
 /// The values of the columns, in their order.
 pub(super) fn cells(columns: &[Column], from: Within<'_>) -> Vec<Cell> {
-    columns
-        .iter()
-        .map(|column| {
-            let found = match &column.source {
-                ColumnSource::Stream(parameter) => return known(column.kind, from.combination.get(parameter)),
-                ColumnSource::Parent => return known(column.kind, from.parent),
-                ColumnSource::Pointer(pointer) => from.value.pointer(pointer),
-                ColumnSource::Above { pointer, up } => {
-                    from.above.iter().rev().nth(up.saturating_sub(1)).and_then(|holder| holder.pointer(pointer))
-                }
-            };
-            match found {
-                None | Some(Json::Null) => Cell::Null,
-                Some(value) => cell(column.kind, column.zone.as_ref(), value).unwrap_or(Cell::Null),
-            }
-        })
-        .collect()
+    columns.iter().map(|column| cell_of(column, from)).collect()
+}
+
+/// The value of one column.
+pub(super) fn cell_of(column: &Column, from: Within<'_>) -> Cell {
+    match &column.source {
+        ColumnSource::Stream(parameter) => known(column.kind, from.combination.get(parameter)),
+        ColumnSource::Parent => known(column.kind, from.parent),
+        ColumnSource::Pointer(_) | ColumnSource::Above { .. } => match value_of(column, from) {
+            None | Some(Json::Null) => Cell::Null,
+            Some(value) => cell(column.kind, column.zone.as_ref(), value).unwrap_or(Cell::Null),
+        },
+    }
+}
+
+/// The value in the document that a column shows.
+pub(super) fn value_of<'a>(column: &Column, from: Within<'a>) -> Option<&'a Json<'a>> {
+    match &column.source {
+        ColumnSource::Stream(_) | ColumnSource::Parent => None,
+        ColumnSource::Pointer(pointer) => from.value.pointer(pointer),
+        ColumnSource::Above { pointer, up } => {
+            from.above.iter().rev().nth(up.saturating_sub(1)).and_then(|holder| holder.pointer(pointer))
+        }
+    }
 }
 
 fn known(kind: ColumnKind, text: Option<&str>) -> Cell {

@@ -19,8 +19,8 @@ use crate::store::tx::handle::{Store, blocking};
 const BLOCK_BYTES: usize = if cfg!(test) { 100 } else { PART_BYTES - 1_000 };
 /// Changes are merged when they have at least these records or bytes, and more than a part of what the blocks have: a
 /// merge rewrites about all blocks, so fewer merges cost less, and fewer changes are read faster.
-const RECORDS_MIN: usize = 256;
-const BYTES_MIN: usize = 512 * 1024;
+const RECORDS_MIN: usize = 1024;
+const BYTES_MIN: usize = 2 * 1024 * 1024;
 /// Bytes of changes that one merge takes over.
 const MERGED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes that one transaction writes, and records that it removes.
@@ -56,10 +56,9 @@ impl Store {
     pub async fn merge_index(&self, resource: &str, shop: &str) -> Result<bool, StoreError> {
         let index = keyspace::archive_index_of_shop(resource, shop);
         let (store, of) = (self.clone(), index.clone());
-        let (unmerged, blocks) = blocking(move || Ok((store.unmerged(&of)?, store.count_blocks(&of)?))).await?;
-        let is_due = unmerged.records.len() >= RECORDS_MIN.max(blocks * 2)
-            || unmerged.bytes >= BYTES_MIN.max(blocks * BLOCK_BYTES / 2);
-        if is_due {
+        let unmerged = blocking(move || store.due(&of)).await?;
+        let is_due = unmerged.is_some();
+        if let Some(unmerged) = unmerged {
             self.merge_changes(index, unmerged).await?;
         }
         Ok(is_due)
@@ -116,6 +115,24 @@ impl Store {
         Ok(())
     }
 
+    /// The changes, if they are to be merged.
+    fn due(&self, index: &[u8]) -> Result<Option<Unmerged>, StoreError> {
+        let (blocks, changes) = (keyspace::index_block(index, &[]), keyspace::index_changes(index));
+        let (blocks, _) = self.size_of(&blocks)?;
+        let (records, bytes) = self.size_of(&changes)?;
+        let is_due = records >= RECORDS_MIN.max(blocks * 2) || bytes >= BYTES_MIN.max(blocks * BLOCK_BYTES / 2);
+        is_due.then(|| self.unmerged(index)).transpose()
+    }
+
+    /// Number and bytes of the records with a prefix.
+    fn size_of(&self, prefix: &[u8]) -> Result<(usize, usize), StoreError> {
+        let (mut records, mut bytes) = (0, 0);
+        for pair in self.0.kv.scan(prefix, prefix) {
+            (records, bytes) = (records + 1, bytes + pair?.1.len());
+        }
+        Ok((records, bytes))
+    }
+
     fn unmerged(&self, index: &[u8]) -> Result<Unmerged, StoreError> {
         let prefix = keyspace::index_changes(index);
         let mut unmerged = Unmerged { records: Vec::new(), bytes: 0, changes: Changes::new() };
@@ -131,16 +148,6 @@ impl Store {
             }
         }
         Ok(unmerged)
-    }
-
-    fn count_blocks(&self, index: &[u8]) -> Result<usize, StoreError> {
-        let blocks = keyspace::index_block(index, &[]);
-        let mut count = 0;
-        for pair in self.0.kv.scan(&blocks, &blocks) {
-            pair?;
-            count += 1;
-        }
-        Ok(count)
     }
 
     /// Applies changes to the blocks until enough is to be written. Returns that, and what is left.

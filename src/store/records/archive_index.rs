@@ -9,7 +9,7 @@
 //! An archived document keeps its postings in its head. The index of a resource is complete when each of its documents has
 //! those of the state's generation; otherwise the archive is scanned.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -78,29 +78,34 @@ pub(crate) fn put_state(tx: &mut Tx<'_>, resource: &str, state: &IndexState) -> 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Postings {
     pub(crate) of: u64,
-    pub(crate) terms: BTreeSet<Term>,
+    /// In order.
+    pub(crate) terms: Vec<Term>,
 }
 
 impl Postings {
     /// The terms of facets.
     pub(crate) fn new(of: u64, key: &SealKey, facets: &[Facet]) -> Postings {
-        Postings { of, terms: facets.iter().map(|facet| term(key, facet)).collect() }
+        let mut terms: Vec<Term> = facets.iter().map(|facet| term(key, facet)).collect();
+        terms.sort_unstable();
+        terms.dedup();
+        Postings { of, terms }
     }
 
     /// Of a document that cannot be read.
     pub(crate) fn unreadable(of: u64) -> Postings {
-        Postings { of, terms: [UNREADABLE_TERM].into() }
+        Postings { of, terms: vec![UNREADABLE_TERM] }
     }
 
     /// The same for a document read at that time. None: it is none of ours.
     pub(crate) fn read(text: &str, fetched_at: Timestamp) -> Option<Postings> {
         let bytes = STANDARD_NO_PAD.decode(text).ok()?;
         let (of, mut rest) = bytes.split_first_chunk::<8>()?;
-        let mut terms = BTreeSet::new();
+        let mut terms = Vec::with_capacity(rest.len() / TERM_BYTES);
         while let Some((term, behind)) = rest.split_first_chunk::<TERM_BYTES>() {
-            terms.insert(if *term == FETCHED_AT { time_term(fetched_at) } else { *term });
+            terms.push(if *term == FETCHED_AT { time_term(fetched_at) } else { *term });
             rest = behind;
         }
+        terms.sort_unstable();
         rest.is_empty().then(|| Postings { of: u64::from_be_bytes(*of), terms })
     }
 
@@ -212,15 +217,17 @@ impl IndexChanges {
         if state.phase == IndexPhase::Clearing {
             return Ok(None);
         }
-        let none = BTreeSet::new();
         let before = before.and_then(|text| Postings::read(text, Timestamp::EPOCH));
         let before = before.filter(|before| before.of == state.generation);
         let after = after.filter(|after| after.of == state.digest);
-        let (old, new) = (before.as_ref().map_or(&none, |of| &of.terms), after.map_or(&none, |of| &of.terms));
+        let (old, new) = (
+            before.as_ref().map_or(&[][..], |of| of.terms.as_slice()),
+            after.map_or(&[][..], |of| of.terms.as_slice()),
+        );
         let at = (document.resource.to_owned(), document.shop.to_owned());
         let record = self.records.entry(at).or_default();
-        for (terms, is_added) in [(old.difference(new), 0), (new.difference(old), 1)] {
-            for term in terms {
+        for (terms, others, is_added) in [(old, new, 0), (new, old, 1)] {
+            for term in terms.iter().filter(|term| others.binary_search(term).is_err()) {
                 record.push(is_added);
                 write_posting(record, term, document.id.as_bytes());
             }
@@ -296,8 +303,8 @@ mod tests {
         let postings = Postings::new(9, &key, &facets);
         assert!(postings.terms.contains(&FETCHED_AT));
         let read = Postings::read(&postings.text(), Timestamp::from_millis(5)).unwrap();
-        let wanted = [time_term(Timestamp::from_millis(5)), term(&key, &facets[1])];
-        assert_eq!((read.of, read.terms), (9, wanted.into()));
+        let wanted = vec![time_term(Timestamp::from_millis(5)), term(&key, &facets[1])];
+        assert_eq!((read.of, read.terms), (9, wanted));
         for bad in ["", "x", "AAAAAAAAAAAA"] {
             assert_eq!(Postings::read(bad, Timestamp::EPOCH), None, "{bad}");
         }

@@ -13,7 +13,7 @@ use crate::store::keyspace::{self, Queue};
 const CHANGES_MAX: usize = 50_000;
 
 /// Records after which an index is looked at.
-const INDEX_RECORDS: usize = 256;
+const INDEX_RECORDS: usize = 512;
 
 /// Something that the health depends on, and that changed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
