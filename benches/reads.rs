@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-const KEY: &str = "reads-admin-key-0123456789";
+const KEY: &str = "reads-admin-key-4c1f7b92e0d5a83b6f";
 const SECRET: &str = "reads-secret";
 /// Something that takes longer is a fault, not a figure.
 const PATIENCE: Duration = Duration::from_secs(1_800);
