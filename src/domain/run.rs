@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::cause::ErrorClass;
+use super::detail_proof::IN_A_ROW;
 use super::run_id::RunId;
 use super::stream::StreamId;
 use super::timestamp::Timestamp;
@@ -175,7 +176,10 @@ pub struct Doubt {
     /// The page concerned, counted like that of a job.
     pub page: u64,
     pub reason: String,
-    /// The page itself could not be read; the walk continued after it.
+    /// Why the page itself could not be read; the walk continued after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ErrorClass>,
+    /// The page itself could not be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
 }
@@ -193,6 +197,12 @@ impl Default for Pass {
 }
 
 impl Run {
+    /// Whether none of the rows that it met could be read. A few on the first pages of a list may each be at fault.
+    pub fn is_unreadable(&self) -> bool {
+        let are_enough = self.mode == Mode::Full || self.rejected >= IN_A_ROW as u64;
+        self.listed > 0 && self.rejected >= self.listed && are_enough
+    }
+
     /// A run that begins to walk.
     pub fn new(id: RunId, stream: StreamId, mode: Mode, trigger: Trigger, started_at: Timestamp) -> Run {
         Run {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::cause::{Cause, ErrorClass};
 use super::detail_proof::IN_A_ROW;
 use super::job::CallKind;
+use super::plural::counted;
 use super::run::{Run, RunState};
 use super::timestamp::Timestamp;
 
@@ -65,6 +66,9 @@ pub struct Trouble {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unproved {
     pub reason: String,
+    /// Why a page could not be read, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ErrorClass>,
     /// The end of the first walk that could not prove it.
     pub since: Timestamp,
     /// The end of the first walk that found none of the known rows.
@@ -87,6 +91,14 @@ impl StreamStatus {
         let class = run.error_class.unwrap_or_default();
         match run.state {
             RunState::Walking | RunState::Fetching | RunState::Canceled => return,
+            RunState::Done if run.is_unreadable() => {
+                self.list_trouble = None;
+                self.failures = self.failures.saturating_add(1);
+                self.failing_since.get_or_insert(now);
+                let rows = counted(run.listed, "row", "rows");
+                let text = format!("none of the {rows} that the list shows could be read; GET /api/v1/parked says why");
+                self.last_error = Some(StreamError { class: ErrorClass::Shape, text, at: now });
+            }
             RunState::Done => {
                 self.last_success_at = Some(now);
                 (self.failures, self.failing_since, self.list_trouble) = (0, None, None);

@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::error::RETRY_AFTER;
 use super::{Service, ServiceError};
 use crate::catalog::Definition;
 use crate::domain::completeness::GAPS_MAX;
 use crate::domain::{Completeness, Gap, GapReason, ListParams, LostDocument, Shop, StoredVersion, StreamId, Timestamp};
-use crate::sink::SinkError;
 use crate::sink::mysql::Range;
+use crate::sink::{SinkError, SinkErrorClass};
 use crate::store::{LedgerState, Listed, Store, StoreError, UnderWay, blocking};
 
 /// Ids compared per batch.
@@ -54,7 +55,18 @@ impl Service {
         let _one = self.completeness_lock.lock().await;
         let mut found = Vec::new();
         for definition in self.definitions_of(&shop) {
-            found.push(self.compare_twice(&shop, definition).await?.counts);
+            match self.compare_twice(&shop, definition).await {
+                Ok(compared) => found.push(compared.counts),
+                // Its tables are made by the service that moves them.
+                Err(CompareError::Sink(error))
+                    if self.is_moving_archive() && error.class == SinkErrorClass::Operator =>
+                {
+                    let detail = "the documents are in the embedded archive, and MySQL cannot be read yet: they move to it \
+                                  while `waybill serve` or `waybill sync` runs; `waybill check` names what MySQL lacks";
+                    return Err(ServiceError::Unavailable { detail: detail.into(), retry_after: RETRY_AFTER });
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(Some(found))
     }

@@ -4,6 +4,7 @@
 //! the sink lost documents (`sink_check`), for example after a restore of the database from a backup.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -247,7 +248,9 @@ impl Service {
     pub(super) async fn repair_mirror(&self) -> Result<(), CompareError> {
         let Sink::Mysql(mysql) = &self.sink else { return Ok(()) };
         let resent = self.store.repair_mirror(mysql.mirrored_shops().await?).await?;
-        if resent > 0 {
+        if resent > 0 && self.sink_check.is_new.load(Ordering::Relaxed) {
+            tracing::info!(shops = resent, "sending the records of shops to MySQL, which is new");
+        } else if resent > 0 {
             tracing::warn!(
                 shops = resent,
                 "MySQL lost shop records, as after a restore from a backup; sending them again"

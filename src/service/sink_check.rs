@@ -96,9 +96,11 @@ impl Service {
         self.sink_check.first.clone()
     }
 
-    /// Waits until the sink was prepared and checked for the first time, or cannot be reached. Cancel safe.
+    /// Waits until the sink was prepared and checked for the first time, or cannot be reached; where nothing runs, nothing
+    /// does that. Cancel safe.
     pub(super) async fn sink_looked_at(&self) {
-        while !self.sink_check.first.is_cancelled() && self.sink_health.error().is_none() {
+        let is_expected = || self.is_checking_sink() && !self.sink_check.first.is_cancelled();
+        while is_expected() {
             tokio::select! {
                 () = self.sink_check.first.cancelled() => {}
                 () = tokio::time::sleep(FIRST_PAUSE) => {}
@@ -239,12 +241,13 @@ impl Service {
         let (store, definitions) = (self.store.clone(), self.definitions.to_vec());
         let expected = blocking(move || expected(&store, &definitions)).await?;
         let suspects: Vec<_> = if is_changed { expected.read.into_iter().collect() } else { Vec::new() };
+        self.sink_check.is_new.store(is_changed, Ordering::Relaxed);
         if !suspects.is_empty() {
-            tracing::warn!(
+            tracing::info!(
                 before,
                 now = kind,
                 resources = suspects.len(),
-                "the sink is another kind than before: comparing all documents with it"
+                "the sink is another kind than before: comparing all documents with it, and bringing there what is missing"
             );
         }
         self.store.suspect_sink(kind, suspects, Vec::new()).await
@@ -312,6 +315,11 @@ impl Service {
         }
         if suspects.is_empty() && streams.is_empty() {
             return Ok(());
+        }
+        if suspects.is_empty() && self.sink_check.is_new.load(Ordering::Relaxed) {
+            tracing::info!(streams = streams.len(), sink = self.sink.kind(), "sending checkpoints to the new sink");
+            self.store.suspect_sink(self.sink.kind(), Vec::new(), streams).await?;
+            return self.repair_mirror().await;
         }
         tracing::warn!(
             resources = suspects.len(),

@@ -20,6 +20,8 @@ pub(super) struct ArchiveMove {
 pub(super) struct SinkCheck {
     /// A check or a repair goes on.
     pub(super) is_busy: AtomicBool,
+    /// The sink is of another kind than this store was used with before: it is no loss that it holds nothing yet.
+    pub(super) is_new: AtomicBool,
     /// The next look checks the sink.
     pub(super) is_due: AtomicBool,
     /// Ends the pause before the next look.

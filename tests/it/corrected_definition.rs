@@ -53,6 +53,12 @@ async fn rows_that_the_definition_did_not_find_are_read_after_the_correction() {
     folder.feed(&["shops", "add", "--name", "First", "--client-id", "first"], "key").expect(0);
     folder.run(&["sync"]).expect(1);
     assert_eq!(books(&folder.run(&["verify", "--json"])), ([8, 0, 0, 8], false));
+    let status = folder.run(&["status"]).expect(1);
+    let said = status.out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        said.contains("failing") && said.contains("none of the 8 rows that the list shows could be read"),
+        "{said}"
+    );
     configure(&folder, &address, "/id", "");
     folder.run(&["sync"]).expect(0);
     assert_eq!(books(&folder.run(&["verify", "--json"]).expect(0)), ([8, 8, 0, 0], true));

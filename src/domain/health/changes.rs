@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Code, Health, Reason, State};
+use super::{Code, Health, Level, Reason, State};
 use crate::domain::shop_id::ShopId;
 
 /// The subject of a log line: a shop's resource, a shop, or the installation.
@@ -42,7 +42,8 @@ impl Known {
         for fault in health.faults.iter().filter(|fault| fault.code != Code::SinkUnknown) {
             let about =
                 About { shop_id: fault.shop_id.clone(), resource: fault.resource.clone(), code: Some(fault.code) };
-            note(about, State::Failing, fault, &self.0);
+            let is_failing = fault.code.level() == Level::Failing;
+            note(about, if is_failing { State::Failing } else { State::Behind }, fault, &self.0);
         }
         let mut kept = Vec::new();
         for shop in &health.shops {

@@ -286,8 +286,11 @@ fn unproved(stream: &StreamFacts) -> Option<StreamVerdict> {
         state: State::Unproved,
         since: Some(unproved.since),
         code: Code::Unproved,
-        // These two need different remedies.
-        class: Some(if unproved.vanished_at.is_some() { ErrorClass::Vanished } else { ErrorClass::Unproved }),
+        // Each needs another remedy.
+        class: Some(match unproved.vanished_at {
+            Some(_) => ErrorClass::Vanished,
+            None => unproved.class.unwrap_or(ErrorClass::Unproved),
+        }),
         text: unproved.reason.clone(),
     })
 }

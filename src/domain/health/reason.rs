@@ -9,6 +9,7 @@ use crate::domain::cause::ErrorClass;
 use crate::domain::plural::counted;
 use crate::domain::shop::Shop;
 use crate::domain::shop_id::ShopId;
+use crate::domain::stream_status::Trouble;
 use crate::domain::timestamp::Timestamp;
 
 /// One reason why the installation is not well.
@@ -52,10 +53,19 @@ impl Reason {
     }
 
     pub(super) fn parked(shop: &ShopId, of: &ResourceFacts, means: Means) -> Reason {
-        let see = format!(
-            "see why in GET /api/v1/parked?shop={shop}; when the cause is fixed, retry them with POST \
-             /api/v1/shops/{shop}/parked/retry"
-        );
+        let waits_for_call = |(_, trouble): (_, &Trouble)| trouble.cause.class == ErrorClass::AllNotFound;
+        let see = match of.streams.iter().flat_map(|stream| stream.status.troubles()).any(waits_for_call) {
+            true => {
+                format!(
+                    "see why in GET /api/v1/parked?shop={shop}; they are read by themselves once a call is answered"
+                )
+            }
+            false => format!(
+                "see why in GET /api/v1/parked?shop={shop}; when the cause is fixed, retry them with POST \
+                 /api/v1/shops/{shop}/parked/retry; those of a definition that is corrected are tried again at the next \
+                 start"
+            ),
+        };
         Reason {
             code: Code::Parked,
             shop_id: Some(shop.clone()),
@@ -101,6 +111,10 @@ fn fault_remedy(code: Code, means: Means) -> String {
         Code::RestorePending => {
             "let MySQL answer, with tables that fit: `waybill check` shows which step fails".to_owned()
         }
+        Code::SinkChanged => means.choose(
+            "nothing to do: it ends by itself",
+            format!("configure the other sink again, or {START}: they are read again while one of them runs"),
+        ),
         Code::ArchiveMoving => {
             means.choose("nothing to do: it ends by itself", format!("{START}: they move while one of them runs"))
         }
@@ -192,13 +206,15 @@ fn unproved_remedy(resource: &str, class: ErrorClass, means: Means) -> String {
              read it; Waybill walks the list again at its schedule, and believes what it sees when a walk an hour later sees \
              the same"
         ),
-        _ => {
+        ErrorClass::Unproved => {
             let check = means.choose("`waybill check`, with the service stopped,", "`waybill check`");
             format!(
                 "rows may be missing: {check} tests the pages of {resource}; let its definition say how the end of the list \
                  is known (size, total, more or end; docs/resources.md)"
             )
         }
+        // A page could not be read.
+        _ => class_remedy(resource, class, means),
     }
 }
 

@@ -228,7 +228,8 @@ fn one_unreadable_document_is_no_outage() {
 
 #[test]
 fn a_stream_in_doubt_is_unproved_whatever_its_runs_did_since_unless_they_fail() {
-    let unproved = Some(Unproved { reason: "page 2: no total".into(), since: NOW - MINUTE, vanished_at: None });
+    let unproved =
+        Some(Unproved { reason: "page 2: no total".into(), class: None, since: NOW - MINUTE, vanished_at: None });
     let mut status = succeeded(MINUTE);
     let doubted = |status: &StreamStatus| World { unproved: unproved.clone(), ..world(status.clone()) };
     doubted(&status).is(State::Unproved, Some(Code::Unproved), Level::Attention);
@@ -239,6 +240,23 @@ fn a_stream_in_doubt_is_unproved_whatever_its_runs_did_since_unless_they_fail() 
     status.run_ended(&run(RunState::Unproved, Mode::Full), NOW);
     doubted(&status).is(State::Unproved, Some(Code::Unproved), Level::Attention);
     world(status).is(State::Fresh, None, Level::Ok);
+}
+
+#[test]
+fn the_remedy_of_a_stream_in_doubt_is_for_what_kept_it_from_being_read() {
+    let remedy = |class| {
+        let unproved = Unproved { reason: "page 2: why".into(), class, since: NOW, vanished_at: None };
+        let doubted = World { unproved: Some(unproved), ..world(succeeded(MINUTE)) };
+        doubted.health().reasons.remove(0).remedy
+    };
+    let parts = [
+        (None, "how the end of the list is known"),
+        (Some(ErrorClass::Shape), "compare what the API sends with the definition"),
+        (Some(ErrorClass::Unavailable), "it is tried again by itself"),
+    ];
+    for (class, part) in parts {
+        assert!(remedy(class).contains(part), "{class:?}: {}", remedy(class));
+    }
 }
 
 #[test]
@@ -349,7 +367,7 @@ fn a_pass_answers_for_what_it_was_asked_for_and_is_not_late_with_what_it_read() 
 fn a_remedy_names_only_means_that_are_available() {
     let refused = || World { shop: ShopState::Refused, ..world(succeeded(MINUTE)) };
     let paused = || World { shop: ShopState::Paused, ..world(succeeded(MINUTE)) };
-    let unproved = Some(Unproved { reason: "no total".into(), since: NOW, vanished_at: None });
+    let unproved = Some(Unproved { reason: "no total".into(), class: None, since: NOW, vanished_at: None });
     let mut failing = succeeded(MINUTE);
     failing.run_ended(&run(RunState::Failed, Mode::Full), NOW);
     let open = |started_at| vec![OpenRun { started_at, pending: 9 }];

@@ -29,7 +29,9 @@ pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), Stor
         [one] => text(one),
         [first, more @ ..] => format!("{} (and {} more)", text(first), more.len()),
     };
-    end_as(tx, run, reason, None, now)
+    let why =
+        Unproved { reason, class: run.doubts.first().and_then(|doubt| doubt.class), since: now, vanished_at: None };
+    end_as(tx, run, why, now)
 }
 
 fn text(doubt: &Doubt) -> String {
@@ -55,7 +57,8 @@ pub(crate) fn end_if_vanished(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Res
                   not yet marked as no longer listed: that is done when a walk at least an hour after the first one sees \
                   the same"
         .to_owned();
-    end_as(tx, run, reason, Some(first.unwrap_or(now)), now)?;
+    let why = Unproved { reason, class: None, since: now, vanished_at: Some(first.unwrap_or(now)) };
+    end_as(tx, run, why, now)?;
     Ok(true)
 }
 
@@ -78,16 +81,11 @@ fn hides_some(tx: &Tx<'_>, run: &Run) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-fn end_as(
-    tx: &mut Tx<'_>,
-    run: &Run,
-    reason: String,
-    vanished_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+fn end_as(tx: &mut Tx<'_>, run: &Run, why: Unproved, now: Timestamp) -> Result<(), StoreError> {
     let stream = &run.stream;
     let since = unproved::read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
-    let doubt = Unproved { reason: reason.clone(), since, vanished_at };
+    let reason = why.reason.clone();
+    let doubt = Unproved { since, ..why };
     tx.put(keyspace::doubt(stream), encode("a doubt", &doubt)?);
     runs::leave(tx, stream);
     run_progress::update(tx, Some(run.id), now, |run| {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::domain::{
-    Doubt, FetchDetail, FetchedDocument, Job, JobSeq, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row, Run,
-    RunId, RunState, StreamId, Timestamp, Trigger, WalkRule,
+    Cause, Doubt, FetchDetail, FetchedDocument, Job, JobSeq, ListPage, Mode, Next, Page, Pass, Priority, Rejected, Row,
+    Run, RunId, RunState, StreamId, Timestamp, Trigger, WalkRule,
 };
 use crate::store::codec::{decode, encode};
 use crate::store::error::StoreError;
@@ -89,7 +89,8 @@ pub(crate) fn apply(
     stats.pass.unreadable |= page.rejected.iter().any(|row| row.unreadable.is_some());
     let settled = rule.newest_first && run.mode == Mode::Incremental && stats.new + stats.changed == 0 && !stats.young;
     // Pages below the stopping point are not read, so a doubt about them does not matter.
-    let doubt = page.doubt.filter(|_| !settled).map(|reason| Doubt { page: asked.page, reason, skipped: false });
+    let doubt =
+        page.doubt.filter(|_| !settled).map(|reason| Doubt { page: asked.page, reason, class: None, skipped: false });
     run_progress::update(tx, Some(run.id), now, |run| {
         run.pages += 1;
         run.listed += stats.listed;
@@ -127,7 +128,7 @@ pub(crate) fn pass_over(
     tx: &mut Tx<'_>,
     asked: ListPage,
     next: Next,
-    reason: &str,
+    reason: &Cause,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let Next::More { cursor } = next else { return Ok(false) };
@@ -137,7 +138,7 @@ pub(crate) fn pass_over(
     if skipped().any(|doubt| doubt.page + 1 == number) || skipped().count() >= SKIPPED_MAX || number >= PAGES_MAX {
         return Ok(false);
     }
-    let doubt = Doubt { page: number, reason: reason.to_owned(), skipped: true };
+    let doubt = Doubt { page: number, reason: reason.text.clone(), class: Some(reason.class), skipped: true };
     run_progress::update(tx, Some(run.id), now, |run| run.doubts.push(doubt))?;
     enqueue_page(tx, &run.stream, ListPage { page: number + 1, cursor, previous: None, ..asked })?;
     Ok(true)

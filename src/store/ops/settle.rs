@@ -129,7 +129,7 @@ fn apply(tx: &mut Tx<'_>, output: SealedOutput, counts: &mut RunCounts, now: Tim
     match output {
         StepOutput::Page { lease, page, rule } => list_page::apply(tx, lease.job.kind, page, rule, now),
         StepOutput::PageSkipped { lease, reason, transient, next } => {
-            let walk_continues = list_page::pass_over(tx, lease.job.kind.clone(), next, &reason.text, now)?;
+            let walk_continues = list_page::pass_over(tx, lease.job.kind.clone(), next, &reason, now)?;
             give_up(tx, lease.job.any_kind(), Parking { cause: reason, transient, walk_continues, doubted: false }, now)
         }
         StepOutput::Sweep(lease) => passes::apply_sweep(tx, &lease.job.kind, now),
