@@ -80,6 +80,8 @@
 //! - **The index is no other archive.** It finds what reading every document finds. `store::tests::archive_index`
 //! - **Nothing is half alive.** A panic in a long-running part ends the process.
 //!   `supervisor::tests`
+//! - **Keys end.** The data key of a purged shop is in no file when the purge is answered.
+//!   `it::secrets_at_rest::after_a_purge_data_directory_and_master_key_open_nothing_of_the_shop`
 //! - **Quiet.** No secret and no customer data in a log, an error or a file in clear text.
 //!   `it::shutdown::no_secret_and_no_customer_is_in_any_output_or_file`
 //! - **The engine knows no marketplace's words.** `it::tidy::the_engine_has_never_heard_of_a_marketplace`

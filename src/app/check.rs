@@ -51,6 +51,7 @@ impl App {
             None => findings.push(shops_to_restore(config, None, reachable).await),
             Some(Ok(caller)) => {
                 check_shops(&caller, reachable, &mut findings).await;
+                findings.push(check_master_key(&caller, reachable).await);
                 findings.extend(mysql.as_ref().and_then(|_| check_archive(&caller)));
             }
             Some(Err(error)) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
@@ -70,6 +71,25 @@ impl App {
         }
         findings
     }
+}
+
+/// Which master key is in use, and how far a rotation of it is.
+async fn check_master_key(caller: &Caller<'_>, mysql: Option<&Mysql>) -> Finding {
+    let id = caller.store.master_key_id();
+    if !caller.is_rotating {
+        return Finding::ok("master key", format!("{id} opens the data directory"));
+    }
+    let rows = match mysql {
+        Some(mysql) => mysql.shops_if_any().await.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let left = rows.iter().filter(|row| !caller.store.is_sealed_with_master(&row.sealed)).count();
+    let text = format!(
+        "its rotation to {id} is not finished: {left} of {} are sealed with the old key in MySQL; `waybill serve` or \
+         `waybill keys rotate-master` finishes it",
+        counted(rows.len(), "shop", "shops")
+    );
+    Finding::warn("master key", text)
 }
 
 /// Documents of the archive that do not move to MySQL, since their resources are not configured; none: there are none.
@@ -111,6 +131,15 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
         // Only a new store is filled from MySQL.
         let mysql = mysql.filter(|_| caller.store.is_blank().unwrap_or(true));
         findings.push(shops_to_restore(caller.config, Some(&caller.store), mysql).await);
+    }
+    for unrestored in caller.store.unrestored_shops().unwrap_or_default() {
+        let id = &unrestored.id;
+        let what = format!(
+            "MySQL has it as shop {id}, and it is not restored: {}. Adopt it with its client secret (`waybill shops adopt \
+             {id}`), or delete its rows (`waybill shops remove {id} --purge`)",
+            unrestored.fault
+        );
+        findings.push(Finding::fail(format!("shop {}", unrestored.name), what));
     }
     for shop in distinct(shops) {
         // Paused and refused shops are never called; repeated logins of a refused client may get it blocked.

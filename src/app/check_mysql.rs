@@ -6,9 +6,9 @@ use super::master_key;
 use crate::config::{Config, MasterKeySource};
 use crate::domain::{Shop, counted};
 use crate::sink::Mysql;
-use crate::sink::mysql::{Inspection, PlannedChange, Rights, Severity, TableFault, grant};
+use crate::sink::mysql::{Inspection, MirroredShop, PlannedChange, Rights, Severity, TableFault, grant};
 use crate::source::SourceConfig;
-use crate::store::{self, Store, StoreError};
+use crate::store::{self, Restored, RowFault, Store};
 
 /// Size of a statement beside the document itself, in bytes: columns repeat parts of it.
 const SPARE_BYTES: u64 = 1 << 20;
@@ -28,50 +28,68 @@ pub(super) async fn shops_to_restore(config: &Config, store: Option<&Store>, mys
             return Finding::warn("shops", what);
         }
     };
-    match unreadable(config, store, &shops) {
-        Ok(0) if shops.is_empty() => Finding::ok("shops", NO_SHOPS),
-        Ok(0) => Finding::ok(
+    match faults(config, store, &shops) {
+        Ok(faults) if faults.is_empty() && shops.is_empty() => Finding::ok("shops", NO_SHOPS),
+        Ok(faults) if faults.is_empty() => Finding::ok(
             "shops",
             format!("MySQL has {}; the next start restores them", counted(shops.len(), "shop", "shops")),
         ),
-        Ok(sealed) => {
-            let key = match &config.master_key {
-                MasterKeySource::Env(_) => "in WAYBILL_MASTER_KEY".to_owned(),
-                MasterKeySource::File(file) => format!("in {}", file.display()),
-            };
-            let text = format!(
-                "MySQL has {}, and the next start cannot restore {sealed} of them: they are sealed with another master \
-                 key than the one {key}. Put the key there that they were registered with, or delete their rows of \
-                 waybill_shops and register them again",
-                counted(shops.len(), "shop", "shops")
-            );
-            Finding::fail("shops", text)
-        }
+        Ok(faults) => Finding::fail("shops", unrestorable(config, shops.len(), &faults)),
         Err(error) => Finding::fail("shops", format!("the shops of MySQL cannot be restored: {error:#}")),
     }
 }
 
-/// How many of MySQL's shops our master key does not open.
-fn unreadable(config: &Config, store: Option<&Store>, shops: &[(Shop, Vec<u8>)]) -> anyhow::Result<usize> {
+/// What the next start cannot restore, and what to do.
+fn unrestorable(config: &Config, shops: usize, faults: &[(Shop, RowFault)]) -> String {
+    let count = counted(shops, "shop", "shops");
+    let is_key = |fault: &RowFault| match fault {
+        RowFault::OtherKey { .. } => true,
+        // Where our key opens another row, this one is damaged.
+        fault => fault.may_be_key() && faults.len() == shops,
+    };
+    let sealed = faults.iter().filter(|(_, fault)| is_key(fault)).count();
+    if sealed > 0 {
+        let key = match &config.master_key {
+            MasterKeySource::Env(_) => "in WAYBILL_MASTER_KEY".to_owned(),
+            MasterKeySource::File(file) => format!("in {}", file.display()),
+        };
+        return format!(
+            "MySQL has {count}, and the next start cannot restore {sealed} of them: they are sealed with another master \
+             key than the one {key}. Put the key there that they were registered with; if it is lost, adopt each with its \
+             client secret: `waybill shops adopt ID` keeps its id and its rows"
+        );
+    }
+    let named: Vec<String> =
+        faults.iter().map(|(shop, fault)| format!("{} ({}): {fault}", shop.id, shop.name)).collect();
+    format!(
+        "MySQL has {count}, and the next start restores them but {}: {}. Adopt each with its client secret (`waybill \
+         shops adopt ID`), or delete its rows (`waybill shops remove ID --purge`)",
+        faults.len(),
+        named.join("; ")
+    )
+}
+
+/// The shops of MySQL that cannot be restored.
+fn faults(config: &Config, store: Option<&Store>, rows: &[MirroredShop]) -> anyhow::Result<Vec<(Shop, RowFault)>> {
     let key = match store {
         Some(_) => None,
         None => master_key::existing(&config.master_key, &config.data_dir)?,
     };
-    let mut unreadable = 0;
-    for (shop, sealed) in shops {
-        let opens = match (store, &key) {
-            (Some(store), _) => store.may_restore(shop, sealed).map(drop),
-            (None, Some(key)) => store::opens_shop(key, shop, sealed),
+    let mut faults = Vec::new();
+    for MirroredShop { shop, sealed, unreadable } in rows {
+        let fault = match (store, &key) {
+            _ if unreadable.is_some() => Some(RowFault::Damaged),
+            (Some(store), _) => match store.may_restore(shop, sealed)? {
+                Restored::Unreadable(fault) => Some(fault),
+                Restored::Yes | Restored::Here | Restored::Superseded | Restored::Deleted => None,
+            },
+            (None, Some(key)) => store::opens_shop(key, shop, sealed).err(),
             // The next start makes a new key, which opens nothing.
-            (None, None) => Err(StoreError::Sealed { context: String::new() }),
+            (None, None) => Some(RowFault::OtherKey { id: String::new() }),
         };
-        match opens {
-            Ok(()) => {}
-            Err(StoreError::Sealed { .. }) => unreadable += 1,
-            Err(error) => return Err(error.into()),
-        }
+        faults.extend(fault.map(|fault| (shop.clone(), fault)));
     }
-    Ok(unreadable)
+    Ok(faults)
 }
 
 pub(super) async fn check_mysql(mysql: &Mysql, findings: &mut Vec<Finding>) {

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `open_store` | opens the store with its master key |
 //! | `machine` | checks and raises the system's resource limits |
 //! | `master_key` | reads the key file, creates it at the first start |
 //! | `private_files` | closes the data directory to other users |
@@ -29,6 +30,7 @@ mod finding;
 pub mod infer;
 pub mod machine;
 mod master_key;
+mod open_store;
 pub mod preview;
 mod private_files;
 pub mod schema;
@@ -61,9 +63,11 @@ use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Sink, SinkHealth, writer};
 use crate::source::{Source, SourceConfig};
-use crate::store::{self, Counters, Store, StoreError};
+use crate::store::{Counters, Store, StoreError};
 use crate::sync::schedule::{Work, run_jobs};
 use crate::sync::{Engine, EngineDeps};
+use master_key::KeyFiles;
+use open_store::OpenedStore;
 use source_check::SourceRule;
 use token_store::PersistentTokens;
 
@@ -102,6 +106,8 @@ pub struct App {
     /// What the last process left.
     found: Counters,
     drain: Duration,
+    /// A rotation of the master key was cut off.
+    is_rotating: bool,
     /// Shutdown has begun: not ready any more, no new connections.
     closing: CancellationToken,
     /// The writer and the background tasks must end.
@@ -171,14 +177,13 @@ impl App {
     ) -> anyhow::Result<App> {
         // Before any part starts and counts.
         let metrics = service::recorder();
-        let timetable = config.schedule.clone();
-        let clock = Clock::system();
+        let (timetable, clock) = (config.schedule.clone(), Clock::system());
         private_files::close(&config.data_dir)?;
-        let master = master_key::obtain(&config.master_key, &config.data_dir)?;
-        let store = open_store(&config, &master, &clock)?;
+        let OpenedStore { store, is_rotating } = open_store::open_or_set_aside(&config, &clock)?;
         store.bound_parked(config.limits.parked_max);
         let found = store.counters()?;
         let sink = source_check::open_sink(&config, &store, source_rule).await?;
+        store.reseal_credentials().await?;
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let open_files = machine::OpenFileBudget::for_calls(config.source.in_flight_max);
         let source_config = SourceConfig { in_flight_max: open_files.calls, ..source_config(&config.source) };
@@ -214,6 +219,7 @@ impl App {
             outbox_bytes_max: config.limits.outbox_max_bytes,
             closing: closing.clone(),
             health_book,
+            key_files: Arc::new(KeyFiles::of(&config.master_key, &config.data_dir)),
         });
         service.look_at_archive()?;
         if runs.is_some() {
@@ -233,6 +239,7 @@ impl App {
             data_dir: config.data_dir,
             found,
             drain: config.limits.drain,
+            is_rotating,
             closing,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -357,6 +364,9 @@ impl App {
         };
         let service = || self.service.clone();
         self.spawn("the scrub", store.clone().scrub(stop()));
+        if self.is_rotating {
+            self.spawn("the rotation of the master key", service().finish_rotation_later(stop()));
+        }
         self.spawn("the health", service().watch_health(stop()));
         self.spawn("old runs", store.clone().trim_runs(stop()));
         self.spawn("overdue walks", service().watch_overdue(stop()));
@@ -415,22 +425,6 @@ pub(crate) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
         Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
         _ => None,
     })
-}
-
-/// Opens the store. A damaged one is moved aside if MySQL can restore it; otherwise the error names the remedy.
-fn open_store(config: &Config, master: &[u8; 32], clock: &Clock) -> Result<Store, StoreError> {
-    match Store::open(&config.data_dir, master, clock.clone()) {
-        Err(StoreError::Damaged { detail, .. }) if config.mysql_url.is_some() => {
-            let aside = store::set_aside(&config.data_dir, clock.now())?;
-            tracing::error!(
-                detail,
-                aside = %aside.display(),
-                "the store is damaged; moved its files aside, restoring a new one from MySQL"
-            );
-            Store::open(&config.data_dir, master, clock.clone())
-        }
-        opened => opened,
-    }
 }
 
 fn digest(key: &secrecy::SecretString) -> [u8; 32] {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{master_key, source_check, source_config, token_store::PersistentTokens};
+use super::open_store::{OpenedStore, open_store};
+use super::{source_check, source_config, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
 use crate::domain::{Clock, ListParams, Page, Shop, ShopState};
@@ -19,6 +20,8 @@ pub(super) struct Caller<'a> {
     pub(super) config: &'a Config,
     pub(super) store: Store,
     pub(super) source: Source,
+    /// A rotation of the master key was cut off.
+    pub(super) is_rotating: bool,
 }
 
 /// The shop that a call is made for, and what it logs in with.
@@ -34,8 +37,7 @@ impl<'a> Caller<'a> {
     /// # Errors
     /// The store does not open or belongs to another source, the master key is wrong, or a URL is unusable.
     pub(super) fn open(config: &'a Config) -> anyhow::Result<Caller<'a>> {
-        let master = master_key::obtain(&config.master_key, &config.data_dir)?;
-        let store = Store::open(&config.data_dir, &master, Clock::system())?;
+        let OpenedStore { store, is_rotating } = open_store(config, &Clock::system())?;
         let origin = config.source.origin();
         if let Some(other) = source_check::other_source(&store, &origin, &config.data_dir)? {
             return Err(other.into());
@@ -43,7 +45,7 @@ impl<'a> Caller<'a> {
         store.use_source(origin);
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let source = Source::new(source_config(&config.source), tokens, Clock::system())?;
-        Ok(Caller { config, store, source })
+        Ok(Caller { config, store, source, is_rotating })
     }
 
     /// The named shop, or the first active one that syncs the resource; without a resource, any active one.

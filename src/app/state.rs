@@ -57,6 +57,7 @@ impl App {
             "jobs": {
                 "ready": counters.ready_jobs, "waiting": counters.waiting_jobs, "retrying": counters.retrying_jobs,
             },
+            "master_key": { "id": store.master_key_id(), "is_rotating": self.is_rotating },
             "outbox": { "entries": counters.outbox, "bytes": counters.outbox_bytes },
             "parked": counters.parked,
             "open_runs": open.into_iter().map(run_shown).collect::<anyhow::Result<Vec<_>>>()?,

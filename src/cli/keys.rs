@@ -1,4 +1,4 @@
-//! `waybill keys`: manages the API keys without a running server.
+//! `waybill keys`: manages the API keys, and rotates the master key, without a running server.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use crate::domain::clock::rfc3339;
 use crate::http;
 use crate::service::{KeyView, NewKey, Scope, Service, validation};
 
-/// Create, list and revoke API keys.
+/// Create, list and revoke API keys; rotate the master key.
 ///
 /// A key is shown once, when it is created; only a digest is stored (and, encrypted and for a day, the response to a
 /// request with an `Idempotency-Key`). Each key expires, by default after a year: create the next one before. A running
@@ -25,7 +25,7 @@ use crate::service::{KeyView, NewKey, Scope, Service, validation};
 #[derive(clap::Args)]
 #[command(arg_required_else_help = true)]
 #[command(after_long_help = "Examples:\n  waybill keys create --name dashboard --scope read\n  \
-    waybill keys create --name accountant --shop k3v9x0q2m1ab --expires-days 90\n  waybill keys list\n  waybill keys revoke ID\n\n\
+    waybill keys create --name accountant --shop k3v9x0q2m1ab --expires-days 90\n  waybill keys list\n  waybill keys revoke ID\n  waybill keys rotate-master\n\n\
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -64,6 +64,16 @@ enum Act {
         /// The key's id, from the list
         id: String,
     },
+    /// Replace the master key, which wraps the keys of all stored secrets
+    ///
+    /// The next key is read from the file beside the present one (`data.key.new`; with WAYBILL_MASTER_KEY, beside the data
+    /// directory), or made there. When all is done it takes the place of the present one, which then opens nothing. May be
+    /// repeated after a crash at any instant. While a server runs: POST /api/v1/master-key/rotation.
+    RotateMaster {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 const NO_KEYS: &str = "no API keys yet; the first `waybill serve` creates one, and `waybill keys create` another";
@@ -87,6 +97,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         }
         Act::List { .. } => "GET /api/v1/keys",
         Act::Revoke { .. } => "DELETE /api/v1/keys/<id>",
+        Act::RotateMaster { .. } => "POST /api/v1/master-key/rotation",
     });
     let config = configure(path, Voice::Command)?;
     if !app::is_initialized(&config.data_dir) {
@@ -97,6 +108,10 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
                 return Ok(out.line(format_args!("{NO_KEYS} (looked {})", Installation::of(&config)))?);
             }
             Act::Revoke { id } => return Err(unknown(id)),
+            Act::RotateMaster { .. } => {
+                let what = format!("there is no data directory {}, so no key to replace", Installation::of(&config));
+                return Err(CommandError::Failed(anyhow::anyhow!(what)));
+            }
         }
     }
     let drain = config.limits.drain;
@@ -150,6 +165,28 @@ async fn act(service: &Service, act: Act, out: &mut Out) -> CommandResult {
             }
             print_stderr(format_args!("key {} is revoked", table::clean(&id)));
         }
+        Act::RotateMaster { json } => return rotate_master(service, json, out).await,
+    }
+    Ok(())
+}
+
+async fn rotate_master(service: &Service, json: bool, out: &mut Out) -> CommandResult {
+    service.begin_rotation().await?;
+    let is_done = service.finish_rotation().await?;
+    let view = service.master_key();
+    if !is_done {
+        let left = view.rotation.and_then(|rotation| rotation.rows).map_or(0, |(_, left)| left);
+        return Err(CommandError::Failed(anyhow::anyhow!(
+            "the data keys are wrapped by the next master key; {left} rows of MySQL follow once the outbox has written their \
+             shops: start `waybill serve`, which finishes the rotation"
+        )));
+    }
+    if json {
+        return Ok(out.json(&http::master_key_form(view))?);
+    }
+    print_stderr(format_args!("the master key is rotated; the new one is {}", view.id));
+    if let Some(to_do) = view.to_do {
+        print_stderr(format_args!("{to_do}"));
     }
     Ok(())
 }

@@ -22,12 +22,12 @@ use crate::app;
 use crate::domain::clock::rfc3339;
 use crate::domain::{Shop, ShopState};
 use crate::http;
-use crate::service::{NewShop, Service, ShopPatch, validation};
+use crate::service::{Adoption, NewShop, Service, ServiceError, ShopPatch, validation};
 
 /// Longer than any answer to a question.
 const ANSWER_MAX: u64 = 64;
 
-/// List, add, pause, resume and remove shops, and give them a new secret.
+/// List, add, pause, resume, adopt and remove shops, and give them a new secret.
 ///
 /// The secret comes from a file or standard input, or is asked for on a terminal; never from an argument. Adding a shop
 /// verifies the credentials with the login host and stores the secret encrypted; the first sync starts with the next
@@ -81,6 +81,16 @@ enum Act {
         #[arg(long, value_name = "FILE")]
         secret_file: Option<PathBuf>,
     },
+    /// Give a shop of MySQL that could not be restored its old id, after verifying its secret
+    Adopt {
+        id: String,
+        /// The client id, if not that of its row
+        #[arg(long, value_name = "ID")]
+        client_id: Option<String>,
+        /// The file with the client secret [default: standard input, or a question on a terminal]
+        #[arg(long, value_name = "FILE")]
+        secret_file: Option<PathBuf>,
+    },
     /// Remove it; its rows stay unless --purge is given
     Remove {
         id: String,
@@ -107,6 +117,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         Act::Pause { .. } => r#"PATCH /api/v1/shops/<id> {"paused": true}"#,
         Act::Resume { .. } => r#"PATCH /api/v1/shops/<id> {"paused": false}"#,
         Act::Rotate { .. } => r#"PATCH /api/v1/shops/<id> {"client_secret": "..."}"#,
+        Act::Adopt { client_id, .. } => {
+            if let Some(client_id) = client_id {
+                ruled("--client-id", client_id, validation::id)?;
+            }
+            r#"POST /api/v1/adoptions {"shop_id": "...", "client_secret": "..."}"#
+        }
         Act::Remove { purge: true, .. } => "DELETE /api/v1/shops/<id>?purge=true",
         Act::Remove { purge: false, .. } => "DELETE /api/v1/shops/<id>",
     });
@@ -116,7 +132,11 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     }
     match &args.act {
         // With MySQL, the shops of an earlier data directory are restored first, and can then be changed.
-        Act::Pause { id } | Act::Resume { id } | Act::Rotate { id, .. } | Act::Remove { id, .. }
+        Act::Pause { id }
+        | Act::Resume { id }
+        | Act::Rotate { id, .. }
+        | Act::Adopt { id, .. }
+        | Act::Remove { id, .. }
             if !app::is_initialized(&config.data_dir) && config.mysql_url.is_none() =>
         {
             return Err(unknown(id));
@@ -124,7 +144,7 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         _ => {}
     }
     let secret = match &args.act {
-        Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } => {
+        Act::Add { secret_file, .. } | Act::Rotate { secret_file, .. } | Act::Adopt { secret_file, .. } => {
             Some(secret(secret_file.as_deref(), config.source.auth.takes_empty_secrets())?)
         }
         _ => None,
@@ -153,9 +173,30 @@ async fn act(
             print_stderr(format_args!("{} is registered; its id:", table::clean(&shop.name)));
             return Ok(out.line(shop.id)?);
         }
+        (Act::Adopt { id, client_id, .. }, Some(client_secret)) => {
+            let adoption = Adoption { shop_id: id.clone(), client_id, client_secret };
+            let adopted = service.adopt_shop(adoption).await;
+            let shop = adopted.map_err(|error| match error {
+                ServiceError::NotFound => {
+                    CommandError::Usage(format!("{id}: MySQL has no such shop; `waybill check` lists them"))
+                }
+                error => error.into(),
+            })?;
+            if args.json {
+                return show_json(service, shop, out);
+            }
+            print_stderr(format_args!(
+                "{} ({}) is adopted, with its id and its rows",
+                table::clean(&shop.name),
+                shop.id
+            ));
+            return Ok(());
+        }
         (Act::Remove { id, purge, yes }, _) => return remove(service, &id, purge, yes).await,
         (Act::Rotate { id, .. }, client_secret @ Some(_)) => (id, ShopPatch { client_secret, ..ShopPatch::default() }),
-        (Act::Add { .. } | Act::Rotate { .. }, None) => return Err(CommandError::Usage("no client secret".to_owned())),
+        (Act::Add { .. } | Act::Rotate { .. } | Act::Adopt { .. }, None) => {
+            return Err(CommandError::Usage("no client secret".to_owned()));
+        }
         (Act::Pause { id }, _) => (id, ShopPatch { paused: Some(true), ..ShopPatch::default() }),
         (Act::Resume { id }, _) => (id, ShopPatch { paused: Some(false), ..ShopPatch::default() }),
     };
@@ -168,8 +209,13 @@ async fn act(
 }
 
 async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> CommandResult {
-    let shop = service.shop(id)?.ok_or_else(|| unknown(id))?;
-    if purge && !yes && !is_confirmed(&shop)? {
+    let unrestored = service.unrestored_shops()?.into_iter().find(|shop| purge && shop.id == id);
+    let name = match (service.shop(id)?, unrestored) {
+        (Some(shop), _) => shop.name,
+        (None, Some(shop)) => shop.name,
+        (None, None) => return Err(unknown(id)),
+    };
+    if purge && !yes && !is_confirmed(&name, id)? {
         return Err(CommandError::Failed(anyhow::anyhow!("nothing was removed")));
     }
     if !service.delete_shop(id, purge).await? {
@@ -181,14 +227,13 @@ async fn remove(service: &Service, id: &str, purge: bool, yes: bool) -> CommandR
 }
 
 /// Asks for confirmation on a terminal; a script needs none.
-fn is_confirmed(shop: &Shop) -> Result<bool, CommandError> {
+fn is_confirmed(name: &str, id: &str) -> Result<bool, CommandError> {
     let terminal = Term::stderr();
     if !std::io::stdin().is_terminal() || !terminal.is_term() {
         return Ok(true);
     }
-    let name = table::clean(&shop.name);
-    terminal
-        .write_str(&format!("Remove {name} ({}) and delete all its rows? This cannot be undone. [y/N] ", shop.id))?;
+    let (name, id) = (table::clean(name), table::clean(id));
+    terminal.write_str(&format!("Remove {name} ({id}) and delete all its rows? This cannot be undone. [y/N] "))?;
     let mut answer = String::new();
     std::io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

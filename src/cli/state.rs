@@ -60,6 +60,9 @@ fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> Com
         state["outbox"]["entries"],
         state["parked"]
     ))?;
+    if state["master_key"]["is_rotating"] == true {
+        out.line("The rotation of the master key is not finished: `waybill serve` or `waybill keys rotate-master` finishes it.\n")?;
+    }
     if state["shops"].as_array().is_none_or(Vec::is_empty) {
         out.line(none?)?;
     }

@@ -125,7 +125,7 @@ pub(crate) fn shop_forms(service: &Service, shops: Vec<Shop>) -> Result<Vec<impl
     Ok(shops.into_iter().map(form).collect())
 }
 
-fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
+pub(super) fn shop_form(api: &Api, shop: Shop) -> Result<impl Serialize, Problem> {
     shop_forms(&api.service, vec![shop])?.pop().ok_or_else(Problem::not_found)
 }
 

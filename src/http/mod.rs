@@ -15,10 +15,12 @@
 
 mod accept;
 mod api;
+mod api_adoptions;
 mod api_calls;
 mod api_completeness;
 mod api_documents;
 mod api_keys;
+mod api_master_key;
 mod api_resources;
 mod api_runs;
 mod api_shops;
@@ -56,6 +58,7 @@ use warp::reply::Response;
 
 pub(crate) use api_completeness::completeness_form;
 pub(crate) use api_keys::{key_form, minted_key_form};
+pub(crate) use api_master_key::master_key_form;
 pub(crate) use api_runs::run_form;
 pub(crate) use api_shops::shop_forms;
 pub use forwarded::TrustedProxies;
@@ -96,7 +99,11 @@ pub fn routes(service: Service, limits: ServerLimits) -> BoxedFilter<(Response,)
         .unify()
         .or(api_shops::routes(&api))
         .unify()
+        .or(api_adoptions::routes(&api))
+        .unify()
         .or(api_keys::routes(&api))
+        .unify()
+        .or(api_master_key::routes(&api))
         .unify()
         .or(api_runs::routes(&api))
         .unify()

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health_book::HealthBook;
 use super::key_usage::KeyUsage;
+use super::rotation_state::{MasterKeyFiles, Rotation};
 use super::sink_progress::{ArchiveMove, SinkCheck, Unrestored};
 use super::status::Overdue;
 use crate::catalog::Definition;
@@ -48,6 +49,8 @@ pub struct Service {
     pub(super) overdue: Arc<Mutex<Vec<Overdue>>>,
     pub(super) archive_move: Arc<ArchiveMove>,
     pub(super) sink_check: Arc<SinkCheck>,
+    pub(super) key_files: Arc<dyn MasterKeyFiles>,
+    pub(super) rotation: Arc<Rotation>,
 }
 
 /// What a service is built from.
@@ -63,6 +66,7 @@ pub(crate) struct ServiceDeps {
     pub(crate) outbox_bytes_max: u64,
     pub(crate) closing: CancellationToken,
     pub(crate) health_book: HealthBook,
+    pub(crate) key_files: Arc<dyn MasterKeyFiles>,
 }
 
 impl Service {
@@ -88,6 +92,8 @@ impl Service {
             overdue: Arc::default(),
             archive_move: Arc::default(),
             sink_check: Arc::default(),
+            key_files: deps.key_files,
+            rotation: Arc::default(),
         };
         service.register_counters();
         service

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Service, ServiceError};
 use crate::domain::clock::rfc3339;
 use crate::domain::health::{Code, Fault, Health, HealthChange, Known, Problem};
-use crate::domain::{ShopId, Timestamp, rough_duration};
+use crate::domain::{ShopId, Timestamp, counted, rough_duration};
 use crate::sink::Sink;
 use crate::store::{LOGIN_RULE, StoreError, blocking};
 
@@ -20,6 +20,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 const FAULTS_EVERY: Duration = Duration::from_secs(10);
 /// Most changes logged one by one per check; an API outage affects every stream.
 const LOGGED_MAX: usize = 50;
+
+/// Shops that are not restored and named in the reason.
+const UNRESTORED_NAMED: usize = 5;
 
 /// Name of the stored time since when the sink accepts nothing, so that a restart does not reset it. 0: it accepts.
 const SINK_AWAY: &str = "sink_away";
@@ -106,6 +109,9 @@ impl Service {
             }
             None => {}
         }
+        if let Some(text) = self.unrestored_text() {
+            add(Code::ShopsUnrestored, text);
+        }
         if let Some(left) = self.store.pause_left("", LOGIN_RULE).ok().filter(|left| !left.is_zero()) {
             let until = now + left;
             add(Code::LoginsPaused, format!("logins are paused until {}, as the login host asked", rfc3339(until)));
@@ -118,6 +124,23 @@ impl Service {
         }
         self.health_book.note_since(&mut found, now);
         found
+    }
+
+    /// Which shops of MySQL are not restored though its others are; none: all are.
+    fn unrestored_text(&self) -> Option<String> {
+        let shops = self.store.unrestored_shops().ok().filter(|shops| !shops.is_empty())?;
+        // All of them wait for the master key, which is said.
+        if self.restore_error().is_some() {
+            return None;
+        }
+        let named = shops.iter().take(UNRESTORED_NAMED);
+        let named: Vec<String> = named.map(|shop| format!("{} ({}): {}", shop.id, shop.name, shop.fault)).collect();
+        let more = match shops.len().saturating_sub(UNRESTORED_NAMED) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let count = counted(shops.len(), "shop of MySQL is not restored", "shops of MySQL are not restored");
+        Some(format!("{count}, and not synced: {}{more}", named.join("; ")))
     }
 
     /// Since when the sink accepts nothing; none: it accepted documents when last checked.
@@ -189,6 +212,7 @@ fn without_names(fault: &Fault) -> Fault {
         Code::OutboxFull => "the outbox is full, so fetching pauses",
         Code::NoRoom => "nothing can be written now",
         Code::RestorePending => "the shops in MySQL are not restored yet",
+        Code::ShopsUnrestored => "shops of MySQL are not restored",
         _ => &fault.text,
     };
     Fault { text: text.to_owned(), ..fault.clone() }

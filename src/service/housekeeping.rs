@@ -1,4 +1,4 @@
-//! Periodic cleanup: stores when API keys were used, and removes expired responses.
+//! Periodic cleanup: stores when API keys were used, removes expired responses, and destroys data keys of deleted shops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,9 @@ impl Service {
         self.store_key_usage(STORED_EVERY).await;
         if let Err(error) = self.store.forget_answers().await {
             error.warn("failed to remove expired responses of requests with an Idempotency-Key; trying again later");
+        }
+        if let Err(error) = self.store.destroy_old_keys().await {
+            error.warn("failed to destroy the data keys of deleted shops; trying again later");
         }
     }
 

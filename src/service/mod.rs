@@ -7,7 +7,9 @@
 //! | --- | --- |
 //! | `handle` | what a service is made of |
 //! | `shops` | registers, changes, deletes and syncs shops |
+//! | `adoption` | gives shops that could not be restored their old ids |
 //! | `keys`, `key_usage`, `housekeeping` | API keys, and when each was last used |
+//! | `master_key`, `rotation_state` | rotates the master key |
 //! | `validation` | what a name, an id or a secret may be |
 //! | `documents` | documents, and fields that no column takes |
 //! | `runs` | runs, parked jobs, calls |
@@ -29,6 +31,7 @@
 //! made completely or not at all. What a result reports as done is durable. Shops that a key may not see are excluded
 //! in the query, not afterwards.
 
+mod adoption;
 mod completeness;
 mod documents;
 mod error;
@@ -40,6 +43,7 @@ mod housekeeping;
 mod idempotency;
 mod key_usage;
 mod keys;
+mod master_key;
 mod metrics;
 mod move_archive;
 pub mod plan;
@@ -47,6 +51,7 @@ mod read_status;
 mod readiness;
 mod repair;
 mod restore;
+mod rotation_state;
 mod runs;
 mod shops;
 mod sink_check;
@@ -57,6 +62,7 @@ mod status;
 pub mod validation;
 mod waits;
 
+pub use adoption::Adoption;
 pub use error::{FieldError, ServiceError};
 pub use handle::Service;
 pub(crate) use handle::ServiceDeps;
@@ -64,6 +70,8 @@ pub(crate) use health_book::HealthBook;
 pub use keys::{KeyGrant, KeyView, MintedKey, NewKey};
 pub(crate) use metrics::recorder;
 pub use readiness::Readiness;
+pub(crate) use rotation_state::MasterKeyFiles;
+pub use rotation_state::{MasterKeyView, RotationView};
 pub use shops::ShopPatch;
 pub use source_move::{Proof, SourceMove, SourceMoveError};
 pub use status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Overdue, ShopCounts, SinkStatus, Status, StatusScope};
@@ -71,5 +79,7 @@ pub use status::{BUDGETS_SHOWN_MAX, BudgetStatus, HealthView, Overdue, ShopCount
 pub(crate) use crate::catalog::filter::held;
 /// Answers of the parts below that are the service's own answers.
 pub use crate::sink::{Item, ItemPage, ListQuery};
-pub use crate::store::{AnswerName, CALL_DAYS_KEPT, KeyRecord, NewShop, RunFilter, Scope, StoredResponse};
+pub use crate::store::{
+    AnswerName, CALL_DAYS_KEPT, KeyRecord, NewShop, RunFilter, Scope, StoredResponse, UnrestoredShop,
+};
 pub use crate::sync::drift::{Drift, Seen};

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::Service;
 use super::sink_progress::Unrestored;
 use crate::catalog::Definition;
-use crate::domain::{Shop, ShopState, Timestamp};
-use crate::sink::mysql::{LedgerPart, LedgerRow};
+use crate::domain::{Shop, ShopState, Timestamp, counted};
+use crate::sink::mysql::{LedgerPart, LedgerRow, MirroredShop};
 use crate::sink::{Mysql, Sink, SinkError};
 use crate::source::pages;
-use crate::store::{Mirrored, Restored, StoreError};
+use crate::store::{Mirrored, Restored, RowFault, StoreError, UnrestoredShop};
 
 /// Ledger rows per batch.
 const ROWS_AT_ONCE: usize = 1_000;
@@ -34,8 +34,9 @@ pub(crate) enum RestoreError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "{0} shops in waybill_shops are sealed with another master key: start with an empty data directory and the \
-         key that they were registered with, or delete their rows and register them again"
+        "{} in waybill_shops {}: start with an empty data directory and the key that they were registered with; if that \
+         is lost, adopt each with its client secret (`waybill shops adopt`, or POST /api/v1/adoptions), which keeps its id",
+        counted(*.0, "shop", "shops"), if *.0 == 1 { "is sealed with another master key" } else { "are sealed with another master key" }
     )]
     OtherKey(usize),
 }
@@ -99,35 +100,27 @@ impl Service {
     }
 
     async fn restore_shops(&self, mysql: &Mysql) -> Result<(), RestoreError> {
-        let (mut restored, mut other_key) = (0, 0);
-        for (shop, sealed) in mysql.shops().await? {
-            match self.store.may_restore(&shop, &sealed) {
-                Ok(Restored::Yes) => {}
-                Ok(Restored::Here) => continue,
-                Ok(Restored::Superseded) => {
-                    tracing::warn!(shop.id = %shop.id, "not restored: its client id is registered as a newer shop. The rows of the old one stay");
-                    continue;
-                }
-                Err(StoreError::Sealed { .. }) => {
-                    other_key += 1;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            let mut documents = 0;
-            for definition in self.definitions.iter() {
-                documents += self.restore_ledger(mysql, &shop, definition).await?;
-            }
-            if !self.store.restore_shop(&shop, &sealed, self.budgets_in_use(&shop)).await? {
-                tracing::warn!(shop.id = %shop.id, "not restored: its client id is registered as a newer shop. The rows of the old one stay");
-                continue;
-            }
-            tracing::info!(shop.id = %shop.id, documents, "restored a shop from MySQL");
-            restored += 1;
-            // Nothing is called for a shop that is yet to be proved at this source.
-            if shop.state == ShopState::Active && self.store.is_proved(&shop.id, self.source.origin())? {
-                self.engine.start_missing_runs(std::slice::from_ref(&shop)).await?;
-            }
+        let (mut restored, mut faulty) = (0, Vec::new());
+        let rows = mysql.shops().await?;
+        let mut is_our_key = !self.store.shops()?.is_empty();
+        for row in rows {
+            let fault = match row.unreadable {
+                Some(column) if self.store.shop(&row.shop.id)?.is_none() => RowDiagnosis::Column(column),
+                _ => match self.store.may_restore(&row.shop, &row.sealed)? {
+                    Restored::Yes => {
+                        is_our_key = true;
+                        restored += u64::from(self.restore_row(mysql, &row).await?);
+                        continue;
+                    }
+                    Restored::Here | Restored::Deleted => continue,
+                    Restored::Superseded => {
+                        warn_superseded(&row.shop);
+                        continue;
+                    }
+                    Restored::Unreadable(fault) => RowDiagnosis::Sealed(fault),
+                },
+            };
+            faulty.push((row.shop, fault));
         }
         if restored > 0 {
             tracing::warn!(
@@ -135,6 +128,55 @@ impl Service {
                 "the data directory was empty: restored shops from MySQL. API keys are not in MySQL; create new ones"
             );
         }
+        self.note_faulty(faulty, is_our_key).await
+    }
+
+    /// Restores the shop of one row, whose documents are noted before it. False: its client id is registered by now.
+    async fn restore_row(&self, mysql: &Mysql, row: &MirroredShop) -> Result<bool, RestoreError> {
+        let shop = &row.shop;
+        let documents = self.restore_documents(mysql, shop).await?;
+        if !self.store.restore_shop(shop, &row.sealed, self.budgets_in_use(shop)).await? {
+            warn_superseded(shop);
+            return Ok(false);
+        }
+        tracing::info!(shop.id = %shop.id, documents, "restored a shop from MySQL");
+        // Nothing is called for a shop that is yet to be proved at this source.
+        if shop.state == ShopState::Active && self.store.is_proved(&shop.id, self.source.origin())? {
+            self.engine.start_missing_runs(std::slice::from_ref(shop)).await?;
+        }
+        Ok(true)
+    }
+
+    pub(super) async fn restore_documents(&self, mysql: &Mysql, shop: &Shop) -> Result<u64, RestoreError> {
+        let mut documents = 0;
+        for definition in self.definitions.iter() {
+            documents += self.restore_ledger(mysql, shop, definition).await?;
+        }
+        Ok(documents)
+    }
+
+    /// Keeps the list of the shops that could not be restored. `is_our_key`: our master key opened a shop, so a row that
+    /// does not say which key sealed it is damaged.
+    async fn note_faulty(&self, faulty: Vec<(Shop, RowDiagnosis)>, is_our_key: bool) -> Result<(), RestoreError> {
+        let (mut other_key, mut unrestored) = (0, Vec::new());
+        for (shop, diagnosis) in faulty {
+            let fault = match diagnosis {
+                RowDiagnosis::Column(column) => format!("its column `{column}` cannot be read"),
+                RowDiagnosis::Sealed(fault) => {
+                    let is_key = matches!(fault, RowFault::OtherKey { .. })
+                        || matches!(fault, RowFault::KeyOrDamage) && !is_our_key;
+                    other_key += usize::from(is_key);
+                    fault.to_string()
+                }
+            };
+            unrestored.push(UnrestoredShop { id: shop.id, name: shop.name, client_id: shop.client_id, fault });
+        }
+        if self.store.unrestored_shops()? != unrestored {
+            for UnrestoredShop { id, fault, .. } in &unrestored {
+                tracing::error!(shop.id = %id, fault, "a shop of MySQL is not restored; the others do not depend on it");
+            }
+        }
+        self.store.note_unrestored(unrestored).await?;
         if other_key > 0 { Err(RestoreError::OtherKey(other_key)) } else { Ok(()) }
     }
 
@@ -161,11 +203,21 @@ impl Service {
     }
 
     /// All rate slots as used: the lost process may have used them a moment ago.
-    fn budgets_in_use(&self, shop: &Shop) -> Vec<(String, u32)> {
+    pub(super) fn budgets_in_use(&self, shop: &Shop) -> Vec<(String, u32)> {
         let paths = self.definitions_of(shop).flat_map(Definition::paths);
         let rules = paths.filter_map(|path| self.engine.rules().find("GET", path));
         rules.filter_map(|rule| rule.limit.map(|limit| (rule.name.clone(), limit.calls))).collect()
     }
+}
+
+/// What is wrong with a row of the mirror.
+enum RowDiagnosis {
+    Column(&'static str),
+    Sealed(RowFault),
+}
+
+fn warn_superseded(shop: &Shop) {
+    tracing::warn!(shop.id = %shop.id, "not restored: its client id is registered as a newer shop. The rows of the old one stay");
 }
 
 fn mirrored(definition: &Definition, row: LedgerRow, now: Timestamp) -> Mirrored {

@@ -71,6 +71,16 @@ impl Service {
         if self.store.has_client(&new.client_id)? {
             return Err(self.registered_already(&new.client_id));
         }
+        let unrestored = self.store.unrestored_shops()?;
+        if let Some(known) = unrestored.iter().find(|shop| shop.client_id == new.client_id) {
+            let id = &known.id;
+            return Err(ServiceError::Conflict(format!(
+                "MySQL has this client id as shop {id}, which is not restored: {}. Adopt it, and it keeps its id and its \
+                 rows: POST /api/v1/adoptions with shop_id and client_secret, or `waybill shops adopt {id}`; or purge it \
+                 first: DELETE /api/v1/shops/{id}?purge=true",
+                known.fault
+            )));
+        }
         self.verify(&new.client_id, &new.client_secret).await?;
         let shop = self.store.create_shop(new).await?;
         // The shop is registered even if this fails; the schedule or the next start begins its first walk.
@@ -173,7 +183,7 @@ impl Service {
         Ok(self.engine.walk(&shop, resource, mode, Trigger::Request).await?)
     }
 
-    fn registered_already(&self, client_id: &str) -> ServiceError {
+    pub(super) fn registered_already(&self, client_id: &str) -> ServiceError {
         let shops = self.store.shops().unwrap_or_default();
         let Some(known) = shops.iter().find(|shop| shop.client_id == client_id) else {
             return StoreError::DuplicateClient.into();
@@ -185,7 +195,7 @@ impl Service {
         ))
     }
 
-    async fn verify(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ServiceError> {
+    pub(super) async fn verify(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ServiceError> {
         if client_secret.expose_secret().is_empty() && !self.source.takes_empty_secrets() {
             let (field, message) = ("client_secret".to_owned(), validation::SECRET.to_owned());
             return Err(ServiceError::Invalid(vec![FieldError { field, message }]));

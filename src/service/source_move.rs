@@ -7,9 +7,10 @@
 use super::Service;
 use super::restore::RestoreError;
 use crate::domain::{Shop, SourceOrigin};
+use crate::sink::mysql::MirroredShop;
 use crate::sink::{Mysql, Sink, SinkError};
 use crate::source::{Credentials, SourceError};
-use crate::store::{Secrets, StoreError};
+use crate::store::{Restored, Secrets, StoreError};
 
 /// What a move to the configured source changes.
 #[derive(Clone, Debug)]
@@ -96,12 +97,13 @@ impl Service {
     /// The number of shops that an empty data directory gets from MySQL.
     async fn shops_to_take_over(&self, mysql: &Mysql) -> Result<usize, SourceMoveError> {
         let shops = mysql.shops_if_any().await?;
-        let is_foreign = |(shop, sealed): &&(Shop, Vec<u8>)| {
-            matches!(self.store.may_restore(shop, sealed), Err(StoreError::Sealed { .. }))
+        let is_foreign = |row: &&MirroredShop| {
+            let restored = self.store.may_restore(&row.shop, &row.sealed);
+            matches!(restored, Ok(Restored::Unreadable(fault)) if fault.may_be_key())
         };
         match shops.iter().filter(is_foreign).count() {
-            0 => Ok(shops.len()),
-            foreign => Err(RestoreError::OtherKey(foreign).into()),
+            foreign if foreign > 0 && foreign == shops.len() => Err(RestoreError::OtherKey(foreign).into()),
+            foreign => Ok(shops.len() - foreign),
         }
     }
 

@@ -3,6 +3,8 @@
 //! A sealed value is `version | nonce | ciphertext and tag`, bound to a context (what it is and whose)
 //! that must be given again to open it, so that values cannot be swapped. Destroying a shop's data key
 //! makes everything of that shop unreadable at once. Nonces are random: with 24 bytes they do not meet.
+//!
+//! Contexts of form 2 come from [`context`]. Those of form 1, texts joined by `|`, are still opened.
 
 use std::cell::RefCell;
 use std::hash::Hasher as _;
@@ -54,6 +56,14 @@ impl SealKey {
         digest.write(&[place]);
         digest.write(value.as_bytes());
         digest.finish()
+    }
+
+    /// Names the key without revealing it: two keys have one name by a chance of 2^-64. The tag of an empty message under
+    /// a nonce that no sealed value has, as nonces are random.
+    pub fn id(&self) -> String {
+        let empty = Payload { msg: &[], aad: b"waybill key id" };
+        let tag = self.0.encrypt(&XNonce::from([0; NONCE_BYTES]), empty).unwrap_or_default();
+        tag.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Seals `plain`; `context` must be the same when opening.
@@ -137,6 +147,13 @@ pub(super) fn random_text(length: usize) -> Result<String, StoreError> {
     Ok(bytes.iter().map(|byte| char::from(ALPHABET[usize::from(byte % 32)])).collect())
 }
 
+/// The context of what is sealed: its kind, and all that it belongs to. Other parts give another text, wherever they
+/// hold which characters.
+pub(crate) fn context(kind: &str, parts: &[&str]) -> String {
+    let texts = ["waybill 2", kind].into_iter().chain(parts.iter().copied());
+    serde_json::Value::from_iter(texts).to_string()
+}
+
 /// What a document is sealed for; the same in the outbox and in the archive.
 pub(crate) fn document_context(shop: &str, resource: &str, id: &str) -> String {
     format!("document|{shop}|{resource}|{id}")
@@ -144,7 +161,16 @@ pub(crate) fn document_context(shop: &str, resource: &str, id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{OPENED_BYTES_MAX, SealKey, random_key, random_text};
+    use super::{OPENED_BYTES_MAX, SealKey, context, random_key, random_text};
+
+    #[test]
+    fn a_context_and_the_name_of_a_key_are_those_of_no_other() {
+        let (one, other) = (SealKey::new(&[7; 32]), SealKey::new(&[8; 32]));
+        assert_eq!((one.id(), one.id().len()), (SealKey::new(&[7; 32]).id(), 16));
+        assert_ne!(one.id(), other.id());
+        assert_eq!(context("token", &["a", "b"]), r#"["waybill 2","token","a","b"]"#);
+        assert_ne!(context("token", &["a\",\"b"]), context("token", &["a", "b"]));
+    }
 
     #[test]
     fn opens_only_with_the_same_key_and_context_and_every_bit_intact() {

@@ -5,11 +5,11 @@
 //!
 //! | prefix | key | value |
 //! | --- | --- | --- |
-//! | `s` | shop | shop, its sealed secret and data key |
+//! | `s` | shop | shop and its sealed secret |
 //! | `c` | client id | shop id |
 //! | `t` | client id | sealed access token |
 //! | `e` | shop | a shop whose state is being removed |
-//! | `z` | shop | a deleted shop's data key while the sink may need it; empty: none, and rows may be left |
+//! | `z` | shop | a deleted shop: `1` while the sink may need its data key; empty: no key, and rows may be left |
 //! | `P` | shop | its rows were deleted for good |
 //! | `a` | digest of an API key | what it grants |
 //! | `i` | digest of a request's name | the stored response, sealed |
@@ -89,6 +89,7 @@ impl Queue {
 /// Ready jobs of all queues.
 pub(super) const READY: u8 = b'j';
 pub(super) const API_KEYS: &[u8] = b"a";
+pub(super) const ANSWERS: &[u8] = b"i";
 pub(super) const ANSWERS_BY_AGE: &[u8] = b"n";
 pub(super) const ARCHIVE: &[u8] = b"x";
 pub(super) const ARCHIVE_INDEX: &[u8] = b"X";
@@ -239,7 +240,7 @@ pub(super) fn api_key(digest: &[u8]) -> Vec<u8> {
 }
 
 pub(super) fn answer(name: &[u8]) -> Vec<u8> {
-    [b"i", name].concat()
+    [ANSWERS, name].concat()
 }
 
 pub(super) fn answer_by_age(at: Timestamp, name: &[u8]) -> Vec<u8> {

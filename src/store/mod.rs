@@ -9,7 +9,7 @@
 //! | `engine` | an ordered map of bytes with durable batches: sled, behind a write-ahead log |
 //!
 //! A file imports from its own layer and those below it, in no circle (`it::tidy`). Below all layers are `keyspace` (the
-//! table of keys), `codec`, `crypto`, `entry`, `error` and `holder`.
+//! table of keys), `codec`, `crypto`, `mirror_seal`, `entry`, `error` and `holder`.
 //!
 //! Every change is a transaction run by the one committer (`tx::committer`) and durable before its caller continues.
 //! Reading needs no transaction. Client secrets, tokens and documents are sealed (`crypto`) before they reach the engine.
@@ -26,6 +26,7 @@ mod entry;
 mod error;
 mod holder;
 mod keyspace;
+mod mirror_seal;
 mod ops;
 #[cfg(test)]
 mod record_forms;
@@ -38,6 +39,7 @@ pub use crypto::SealKey;
 pub use error::StoreError;
 pub use holder::Holder;
 pub use keyspace::Queue;
+pub use mirror_seal::RowFault;
 pub use ops::archive::{ArchivePage, Archived};
 pub use ops::archive_lookup::{Candidates, IndexCondition, IndexQuery, Lookup};
 pub use ops::completeness::{LedgerState, Listed, UnderWay};
@@ -48,8 +50,9 @@ pub use ops::move_archive::MovedDocuments;
 #[cfg(test)]
 pub(crate) use ops::open::Memory;
 pub use ops::open::set_aside;
-pub use ops::restore::{Mirrored, Restored};
+pub use ops::restore::{Mirrored, Restored, opens_shop};
 pub use ops::retry::{Retried, RetriedAll};
+pub use ops::rotate_master::master_key_id;
 pub use ops::settle::Settled;
 pub use ops::shops::{NewShop, ShopChange};
 pub use ops::start_run::{Start, Started};
@@ -58,9 +61,10 @@ pub use records::call_counts::{CALL_DAYS_KEPT, LOGIN_RULE};
 pub use records::idempotency::{AnswerName, StoredResponse};
 pub use records::ledger::{ListedRows, UnusableRows};
 pub use records::outbox::{OutboxItem, OutboxPosition};
-pub use records::shops::{Secrets, Token, opens_shop};
+pub use records::shops::{Secrets, Token};
 pub use records::sink_losses::LossOf;
 pub use records::source::InstalledSource;
+pub use records::unrestored::UnrestoredShop;
 pub use records::walk_costs::{WalkCost, WalkCosts};
 pub use tx::counters::Counters;
 pub use tx::handle::{Store, blocking};

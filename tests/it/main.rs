@@ -44,6 +44,7 @@ mod resources_page;
 mod restore;
 mod sandbox;
 mod schema_time;
+mod secrets_at_rest;
 mod shutdown;
 mod sink_change;
 mod status;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sandbox::{Fault, FaultKind, Options, ShopOptions};
 use serde_json::Value;
 
+use crate::support::first_form::seal_rows_as_before;
 use crate::support::mariadb::Database;
 use crate::support::no_limits;
 use crate::support::program::{Ended, Folder, Market, lossy};
@@ -161,7 +162,7 @@ async fn another_source_over_a_schema_takes_no_shop_over() {
     trap.is_untouched();
     // A schema of an earlier release says nothing, and neither does an empty data directory.
     database.run("DELETE FROM waybill_installation").await;
-    database.run("UPDATE waybill_shops SET sealed = SUBSTRING_INDEX(sealed, '\\n', 2)").await;
+    seal_rows_as_before(&database, &first.path("data.key")).await;
     is_refused(&second, &["has shops of an earlier release", &trap.base, "waybill source move"]);
     trap.is_untouched();
     assert_eq!(seen(&market), (0, 0));
@@ -268,7 +269,7 @@ async fn a_schema_of_an_unknown_source_is_taken_over_by_a_move() {
     let first = at(&old, &mysql);
     worked(&first, &["first", "second"]);
     database.run("DELETE FROM waybill_installation").await;
-    database.run("UPDATE waybill_shops SET sealed = SUBSTRING_INDEX(sealed, '\\n', 2)").await;
+    seal_rows_as_before(&database, &first.path("data.key")).await;
     old.sandbox.reset_audit();
     let second = at(&new, &mysql);
     // Another key opens nothing, so nothing moves.

@@ -66,6 +66,7 @@ mod program;
 mod proxy;
 mod rates;
 mod rot;
+mod rotate;
 mod run;
 mod scale;
 mod schema;

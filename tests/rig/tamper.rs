@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::oracle::{self, Allowed};
 use crate::program::Serving;
@@ -20,7 +21,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The engine's lock is free within this.
 const LOCK_WITHIN: Duration = Duration::from_secs(5);
 const SHOPS: usize = 6;
-/// The parts of a shop's record that are sealed.
+/// What is sealed of a shop: its secret in its record, and its data key in the file of the keys.
 const SEALED: [&str; 2] = ["secret", "data_key"];
 
 /// Tampers, starts, checks and repairs, again and again on one directory.
@@ -102,6 +103,38 @@ fn until_unlocked(file: &Path) {
     file.unlock().unwrap();
 }
 
+/// The sealed part of a shop, in base64.
+fn sealed(world: &World, client: &str, part: &str) -> String {
+    if part == "secret" {
+        return record(world, client)[part].as_str().unwrap().to_owned();
+    }
+    let (text, begin) = (keys(world), format!("shop {} ", world.shops[client]));
+    let line = text.lines().find_map(|line| line.strip_prefix(&begin)).expect("the line of the shop's key");
+    line.split(',').next().unwrap().to_owned()
+}
+
+fn keys(world: &World) -> String {
+    std::fs::read_to_string(world.data_dir.join("keys")).unwrap()
+}
+
+/// Replaces the sealed part of a shop. The line of a key gets its checksum.
+fn set_sealed(world: &World, client: &str, part: &str, new: &str) {
+    if part == "secret" {
+        return change(world, client, |record| record[part] = json!(new));
+    }
+    let begin = format!("shop {} ", world.shops[client]);
+    let line = |line: &str| {
+        if !line.starts_with(&begin) {
+            return format!("{line}\n");
+        }
+        let said = format!("{begin}{new}");
+        let sum: String = Sha256::digest(said.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{said}, sum {sum}\n")
+    };
+    let text: String = keys(world).lines().map(line).collect();
+    std::fs::write(world.data_dir.join("keys"), text).unwrap();
+}
+
 fn record(world: &World, client: &str) -> Value {
     let mut found = Value::Null;
     change(world, client, |record| found = record.clone());
@@ -135,24 +168,20 @@ fn damage(world: &World, random: &mut fastrand::Rng) -> (Vec<String>, String) {
     let part = SEALED[random.usize(..SEALED.len())];
     if random.bool() {
         let (one, two) = (clients[0].clone(), clients[1].clone());
-        let (of_one, of_two) = (record(world, &one), record(world, &two));
         let parts: &[&str] = if random.bool() { &SEALED } else { &[part] };
         for part in parts {
-            change(world, &one, |record| record[part] = of_two[part].clone());
-            change(world, &two, |record| record[part] = of_one[part].clone());
+            let (of_one, of_two) = (sealed(world, &one, part), sealed(world, &two, part));
+            set_sealed(world, &one, part, &of_two);
+            set_sealed(world, &two, part, &of_one);
         }
         return (vec![one, two], format!("swapped {parts:?}"));
     }
     let client = clients[0].clone();
-    let mut what = String::new();
-    change(world, &client, |record| {
-        let mut sealed = STANDARD.decode(record[part].as_str().unwrap()).unwrap();
-        let (at, bit) = (random.usize(..sealed.len()), random.u8(..8));
-        sealed[at] ^= 1 << bit;
-        record[part] = json!(STANDARD.encode(sealed));
-        what = format!("bit {bit} of byte {at} of {part}");
-    });
-    (vec![client], what)
+    let mut bytes = STANDARD.decode(sealed(world, &client, part)).unwrap();
+    let (at, bit) = (random.usize(..bytes.len()), random.u8(..8));
+    bytes[at] ^= 1 << bit;
+    set_sealed(world, &client, part, &STANDARD.encode(bytes));
+    (vec![client], format!("bit {bit} of byte {at} of {part}"))
 }
 
 /// Those shops stop with a reason; the others complete their walks.

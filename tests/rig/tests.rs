@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::run::Run;
 use crate::{
     answers, backlog, browser, dark, database, disk, edge_content, failover, fast_clock, kill, mysql_stress, network,
-    pages, power, process, rates, rot, scale, schema, sweep, tamper, tokens, triggers, upstream,
+    pages, power, process, rates, rot, rotate, scale, schema, sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -348,6 +348,14 @@ pub(crate) const TESTS: &[Test] = &[
         runs: [1, 1, 1],
         at_most: minutes(3, 10, 40),
         body: |run| Box::pin(schema::mutations(run)),
+    },
+    Test {
+        name: "rotate_master",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 1, 2],
+        at_most: minutes(4, 30, 60),
+        body: |run| Box::pin(rotate::kills(run)),
     },
     Test {
         name: "tamper",

@@ -38,6 +38,8 @@ pub enum Code {
     DocumentsMissing,
     /// It is unknown which shops MySQL has.
     RestorePending,
+    /// Shops of MySQL could not be restored: their rows are damaged.
+    ShopsUnrestored,
     /// Logins pause: the login host throttles or blocks them.
     LoginsPaused,
     /// Calls of a stream fail.
@@ -76,6 +78,7 @@ impl Code {
             | Code::SinkChanged
             | Code::DocumentsMissing => Level::Attention,
             Code::RestorePending
+            | Code::ShopsUnrestored
             | Code::LoginsPaused
             | Code::CallsFail
             | Code::WritesFail
@@ -106,6 +109,7 @@ impl Code {
             Code::SinkChanged => "sink_changed",
             Code::DocumentsMissing => "documents_missing",
             Code::RestorePending => "restore_pending",
+            Code::ShopsUnrestored => "shops_unrestored",
             Code::LoginsPaused => "logins_paused",
             Code::CallsFail => "calls_fail",
             Code::WritesFail => "writes_fail",

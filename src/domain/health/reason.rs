@@ -115,6 +115,12 @@ fn fault_remedy(code: Code, means: Means) -> String {
             "nothing to do: it ends by itself",
             format!("configure the other sink again, or {START}: they are read again while one of them runs"),
         ),
+        Code::ShopsUnrestored => means.choose(
+            "adopt each with its client secret, which keeps its id: POST /api/v1/adoptions with shop_id and client_secret; or \
+             delete its rows: DELETE /api/v1/shops/{id}?purge=true. GET /api/v1/adoptions lists them",
+            "adopt each with its client secret, which keeps its id: `waybill shops adopt ID`; or delete its rows: `waybill \
+             shops remove ID --purge`. `waybill check` lists them",
+        ),
         Code::ArchiveMoving => {
             means.choose("nothing to do: it ends by itself", format!("{START}: they move while one of them runs"))
         }

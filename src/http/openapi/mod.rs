@@ -28,7 +28,9 @@ fn document(definitions: &[Arc<Definition>]) -> Value {
         ("resources".to_owned(), resource_operations()),
         ("runs".to_owned(), run_operations()),
         ("parked".to_owned(), parked_operations()),
+        ("adoptions".to_owned(), adoption_operations()),
         ("keys".to_owned(), key_operations()),
+        ("master key".to_owned(), master_key_operations()),
         ("system".to_owned(), system_operations()),
     ]);
     let tags: Vec<Value> = groups.iter().map(|(tag, _)| json!({"name": tag})).collect();
@@ -250,6 +252,50 @@ fn key_operations() -> Vec<Operation> {
             ..change("post", keys, "create_key", "Create an API key. Its text is shown only once.")
         },
         change("delete", "/api/v1/keys/{key_id}", "revoke_key", "Revoke an API key with immediate effect."),
+    ]
+}
+
+fn adoption_operations() -> Vec<Operation> {
+    let adoptions = "/api/v1/adoptions";
+    vec![
+        get(
+            adoptions,
+            "list_adoptions",
+            "The shops of MySQL that could not be restored into this data directory. Admin keys only.",
+            "Adoption_page",
+        ),
+        Operation {
+            body: Some("NewAdoption"),
+            body_required: true,
+            answer: ("201", Some("Shop".to_owned())),
+            problems: &[ABSENT, CONFLICT, INVALID, VERIFIED[2]],
+            ..change(
+                "post",
+                adoptions,
+                "adopt_shop",
+                "Give a shop of MySQL its old id back. Its credentials are verified; `client_id` defaults to that of its row.",
+            )
+        },
+    ]
+}
+
+fn master_key_operations() -> Vec<Operation> {
+    vec![
+        get(
+            "/api/v1/master-key",
+            "show_master_key",
+            "Which master key is in use, and how far its rotation is. Admin keys only.",
+            "MasterKey",
+        ),
+        Operation {
+            answer: ("202", Some("MasterKey".to_owned())),
+            ..change(
+                "post",
+                "/api/v1/master-key/rotation",
+                "rotate_master_key",
+                "Rotate the master key, or go on with a rotation. The next key is read from its file, or made.",
+            )
+        },
     ]
 }
 

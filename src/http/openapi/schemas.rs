@@ -11,18 +11,23 @@ use utoipa::OpenApi;
 
 use crate::catalog::Definition;
 use crate::catalog::definition::ColumnKind;
-use crate::http::{api_calls, api_completeness, api_keys, api_resources, api_runs, api_shops, health, reply};
+use crate::http::{
+    api_adoptions, api_calls, api_completeness, api_keys, api_master_key, api_resources, api_runs, api_shops, health,
+    reply,
+};
 use crate::service::Status;
 use crate::service::validation::{KEY_DAYS, KEY_DAYS_MAX, RESOURCES_MAX, SHOPS_MAX};
 
 /// The forms of responses; those within them are added by themselves.
 #[derive(OpenApi)]
 #[openapi(components(schemas(
+    api_adoptions::AdoptionForm,
     api_calls::CallsForm,
     api_completeness::CompletenessForm,
     api_completeness::QueuedForm,
     api_keys::KeyForm,
     api_keys::MintedKeyForm,
+    api_master_key::MasterKeyForm,
     api_resources::DriftForm,
     api_resources::ResourcesForm,
     api_runs::ParkedForm,
@@ -47,7 +52,8 @@ pub(super) fn schemas(definitions: &[Arc<Definition>]) -> Map<String, Value> {
     add("ShopChange", shop_change(definitions));
     add("Sync", sync(definitions));
     add("NewKey", new_key());
-    for item in ["Shop", "Run", "Parked", "Key"] {
+    add("NewAdoption", new_adoption());
+    for item in ["Shop", "Run", "Parked", "Key", "Adoption"] {
         add(&format!("{item}_page"), page(item));
     }
     for definition in definitions {
@@ -106,6 +112,10 @@ fn id() -> Value {
 
 fn secret() -> Value {
     json!({"type": "string", "pattern": "^[!-~]{0,256}$", "writeOnly": true, "format": "password"})
+}
+
+fn new_adoption() -> Value {
+    body(&json!({"shop_id": id(), "client_id": id(), "client_secret": secret()}), &["shop_id", "client_secret"])
 }
 
 fn resource_names(definitions: &[Arc<Definition>]) -> Value {

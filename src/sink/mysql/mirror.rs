@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Params, Value};
+use mysql_async::{Params, TxOpts, Value};
 use tokio::time::timeout;
 
-use crate::domain::shop::Shop;
+use crate::domain::shop::{Shop, ShopState};
 use crate::domain::stream::{Checkpoint, ListParams, StreamId};
 use crate::domain::{ShopId, StoredVersion, Timestamp};
 use crate::sink::{SinkError, SinkErrorClass};
@@ -30,6 +30,8 @@ const SHOP_WRITE: &str = "INSERT INTO `waybill_shops` \
      `sealed` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`sealed`), `sealed`), \
      `updated_at` = GREATEST(`updated_at`, VALUES(`updated_at`))";
 
+const SHOP_RESEAL: &str = "UPDATE `waybill_shops` SET `sealed` = ? WHERE `id` = ? AND `updated_at` = ?";
+
 /// GREATEST of NULL is NULL, so each side substitutes for the other.
 const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
      (`shop_id`,`resource`,`combination`,`walked_at`,`full_walk_at`,`newest`) VALUES (?,?,?,?,?,?) \
@@ -41,6 +43,16 @@ const CHECKPOINT_WRITE: &str = "INSERT INTO `waybill_checkpoints` \
 /// The selected columns.
 type ShopRow = (String, String, String, String, String, String, Option<String>, Value, Value, Vec<u8>);
 type LedgerTuple = (String, String, u64, u64, u64, Value, Value, Value, Option<Vec<u8>>);
+
+/// A row of the mirror of shops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirroredShop {
+    pub shop: Shop,
+    /// Its data key and secret, sealed.
+    pub sealed: Vec<u8>,
+    /// A column that was edited by hand and cannot be read; the shop has something harmless there.
+    pub unreadable: Option<&'static str>,
+}
 
 /// What a rebuild of the ledger needs of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +92,37 @@ pub(super) fn statements(change: &Mirror<'_>) -> Result<Vec<(&'static str, Vec<V
             ("DELETE FROM `waybill_checkpoints` WHERE `shop_id` = ?", vec![text_value(shop)]),
         ],
     })
+}
+
+/// A row as a shop; what cannot be read of it is named.
+fn mirrored_shop(row: ShopRow) -> MirroredShop {
+    let (id, name, client_id, account, resources, state, reason, created_at, updated_at, sealed) = row;
+    let mut unreadable = None;
+    let mut broken = |column| unreadable = unreadable.or(Some(column));
+    let shop = Shop {
+        name,
+        client_id,
+        account,
+        resources: serde_json::from_str(&resources).unwrap_or_else(|_| {
+            broken("resources");
+            Vec::new()
+        }),
+        state: serde_json::from_value(state.into()).unwrap_or_else(|_| {
+            broken("state");
+            ShopState::Paused
+        }),
+        reason,
+        created_at: timestamp_of(&created_at).unwrap_or_else(|| {
+            broken("created_at");
+            Timestamp::EPOCH
+        }),
+        updated_at: timestamp_of(&updated_at).unwrap_or_else(|| {
+            broken("updated_at");
+            Timestamp::EPOCH
+        }),
+        id: id.into(),
+    };
+    MirroredShop { shop, sealed, unreadable }
 }
 
 fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
@@ -134,40 +177,42 @@ impl Mysql {
     ///
     /// # Errors
     /// As [`Mysql::shops`].
-    pub async fn shops_if_any(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
+    pub async fn shops_if_any(&self) -> Result<Vec<MirroredShop>, SinkError> {
         if self.has_mirror().await? { self.shops().await } else { Ok(Vec::new()) }
     }
 
     /// Reads all mirrored shops with their encrypted secrets, by id.
     ///
     /// # Errors
-    /// The server's, and class `Operator` for a row that was edited by hand and is no longer a shop. Cancel safe.
-    pub async fn shops(&self) -> Result<Vec<(Shop, Vec<u8>)>, SinkError> {
+    /// The server's. Cancel safe.
+    pub async fn shops(&self) -> Result<Vec<MirroredShop>, SinkError> {
         let text = "SELECT `id`,`name`,`client_id`,`account`,`resources`,`state`,`reason`,`created_at`,`updated_at`,\
                     `sealed` FROM `waybill_shops` ORDER BY `id`";
         let rows: Vec<ShopRow> = self.read(text, Params::Empty).await?;
-        rows.into_iter()
-            .map(|(id, name, client_id, account, resources, state, reason, created_at, updated_at, sealed)| {
-                let broken = |what: &str| {
-                    SinkError::new(
-                        SinkErrorClass::Operator,
-                        format!("waybill_shops, shop {id}: `{what}` is not readable"),
-                    )
-                };
-                let shop = Shop {
-                    name,
-                    client_id,
-                    account,
-                    resources: serde_json::from_str(&resources).map_err(|_| broken("resources"))?,
-                    state: serde_json::from_value(state.into()).map_err(|_| broken("state"))?,
-                    reason,
-                    created_at: timestamp_of(&created_at).ok_or_else(|| broken("created_at"))?,
-                    updated_at: timestamp_of(&updated_at).ok_or_else(|| broken("updated_at"))?,
-                    id: id.as_str().into(),
-                };
-                Ok((shop, sealed))
-            })
-            .collect()
+        Ok(rows.into_iter().map(mirrored_shop).collect())
+    }
+
+    /// Seals rows of the mirror again, each if it is still of that change; returns how many.
+    ///
+    /// # Errors
+    /// The server's; then none of them is changed.
+    pub async fn reseal_shops(&self, shops: &[(Shop, Vec<u8>)]) -> Result<u64, SinkError> {
+        let mut conn = self.connection().await?;
+        let write = async {
+            let mut transaction =
+                conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+            let mut changed = 0;
+            for (shop, sealed) in shops {
+                let values = vec![Value::Bytes(sealed.clone()), text_value(&shop.id), datetime_value(shop.updated_at)];
+                let written = transaction.exec_drop(SHOP_RESEAL, values).await;
+                written.map_err(|error| sink_error(&error))?;
+                changed += transaction.affected_rows();
+            }
+            transaction.commit().await.map_err(|error| sink_error(&error))?;
+            Ok(changed)
+        };
+        let outcome = timeout(READ_TIME_MAX, write).await;
+        self.settle(conn, outcome).await
     }
 
     /// Reads the ids of all mirrored shops, each with its last change.

@@ -54,7 +54,7 @@ pub use child_check::Range;
 pub use compare::PlannedChange;
 pub use inspect::{Severity, TableFault};
 pub use installation::SchemaSources;
-pub use mirror::{LedgerPart, LedgerRow};
+pub use mirror::{LedgerPart, LedgerRow, MirroredShop};
 pub use rehearse::Inspection;
 pub use remedy::grant;
 pub use replay::{ReplayScope, Replayed};

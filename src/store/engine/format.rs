@@ -5,13 +5,32 @@ use crate::store::error::StoreError;
 
 /// Rises when the layout of keys or records changes so that older programs could not read it.
 /// 2: commits are in a write-ahead log before they are in the engine (`write_ahead`).
-pub(crate) const FORMAT: u32 = 2;
+/// 3: data keys are in a file of their own (`data_keys`).
+pub(crate) const FORMAT: u32 = KEYS_APART;
+
+/// The first format with a write-ahead log.
+const WITH_LOG: u32 = 2;
+
+/// The first format whose data keys are not in the engine.
+pub(crate) const KEYS_APART: u32 = 3;
 
 pub(crate) const FORMAT_KEY: &[u8] = b"mformat";
 
 /// The format of this program, as a store holds it.
 pub(crate) fn format() -> Change {
     (FORMAT_KEY.to_vec(), Some(FORMAT.to_be_bytes().to_vec()))
+}
+
+/// What keeps programs without a write-ahead log out of a store that they could open; None: they cannot, or there is none.
+pub(crate) fn with_log(kv: &dyn Kv) -> Result<Option<Change>, StoreError> {
+    let is_older = number(kv)?.is_some_and(|found| found < WITH_LOG);
+    Ok(is_older.then(|| (FORMAT_KEY.to_vec(), Some(WITH_LOG.to_be_bytes().to_vec()))))
+}
+
+/// The format of a store; None: there is no store yet.
+pub(crate) fn number(kv: &dyn Kv) -> Result<Option<u32>, StoreError> {
+    let stored = kv.get(FORMAT_KEY)?;
+    Ok(stored.map(|format| format.as_slice().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX)))
 }
 
 /// Whether a store was made over this engine.

@@ -2,12 +2,15 @@
 //!
 //! Only files in here know sled. What is above sees [`kv::Kv`]: `get`, `scan`, `apply`.
 
+pub(crate) mod checked_line;
 #[cfg(test)]
 pub(crate) mod churn;
 pub(crate) mod collect;
+pub(crate) mod data_keys;
 pub(crate) mod disk_space;
 pub(crate) mod format;
 pub(crate) mod integrity;
+pub(crate) mod key_file;
 pub(crate) mod kv;
 pub(crate) mod large_values;
 #[cfg(test)]

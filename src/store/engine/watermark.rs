@@ -5,9 +5,10 @@
 //! there, in this file: a store with fewer is damaged. A kill loses nothing of the file; a power cut may lose its last
 //! numbers, so commits of what only people can enter again (shops, credentials, keys) are synced to it.
 //!
-//! It also holds the store's format and a check of its master key, since the engine writes when it opens and a program
-//! that must not open a store has to know before; and whether damage was found while it was open. Its lines: a notice; `commits N, sum S`; `format F, key K, sum S`, where K is nothing sealed with the key and S is the
-//! line's checksum; and for a damaged store `damaged, sum S`. A line that is missing or whose
+//! It also holds the store's format, since the engine writes when it opens and a program that must not open a store has to
+//! know before; and whether damage was found while it was open. Its lines: a notice; `commits N, sum S`; `format F, key K,
+//! sum S`, where S is the line's checksum; and for a damaged store `damaged, sum S`. Up to format 2, K is nothing sealed
+//! with the master key; later it is empty, as the file of the data keys checks that key. A line that is missing or whose
 //! checksum is wrong is ignored.
 //!
 //! Called when a store opens, and by the committer. The watermark never counts more than what is durable in the store.
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sha2::{Digest as _, Sha256};
 
 use crate::store::crypto::SealKey;
+use crate::store::engine::checked_line::{line, trusted};
 use crate::store::engine::format;
 use crate::store::engine::kv::Kv;
 use crate::store::error::StoreError;
@@ -30,12 +31,10 @@ const NAME: &str = "made-by-waybill";
 const TEXT: &str = "A store of waybill was made in this directory. Leave this file where it is.\n";
 /// Digits of the number; fixed, so that writing it never moves a byte.
 const DIGITS: usize = 20;
-/// AEAD context of the key check value.
+/// AEAD context of the check value of the master key.
 const KEY_CONTEXT: &str = "mark";
 /// Marks a damaged store.
 const DAMAGED: &str = "damaged";
-/// Hex digits of a checksum.
-const SUM: usize = 16;
 
 /// The watermark file of one open store.
 pub(crate) struct Watermark {
@@ -48,14 +47,10 @@ impl Watermark {
     ///
     /// # Errors
     /// The file cannot be read or written.
-    pub(crate) fn make(directory: &Path, master: &SealKey, durable: u64) -> Result<Watermark, StoreError> {
+    pub(crate) fn make(directory: &Path, durable: u64) -> Result<Watermark, StoreError> {
         let path = directory.join(NAME);
         let there = read(&path)?;
-        let key = match there.as_deref().and_then(made_with).filter(|made| made.format == format::FORMAT) {
-            Some(made) => made.key,
-            None => master.seal(KEY_CONTEXT, &[])?,
-        };
-        let made = format!("format {}, key {}", format::FORMAT, STANDARD.encode(key));
+        let made = format!("format {}, key ", format::FORMAT);
         let text = format!("{TEXT}{}{}", commits(durable), line(&made));
         let opened = File::options().create(true).truncate(false).write(true).open(&path).and_then(|file| {
             if there.as_ref() != Some(&text) {
@@ -127,23 +122,28 @@ pub(crate) fn check(
     }
 }
 
-/// Checks format and master key against the watermark file, before the engine writes anything.
+/// Checks format and master key against the watermark file, before the engine writes anything. Whether the data keys
+/// are in a file of their own.
 ///
 /// # Errors
 /// [`StoreError::NewerFormat`], [`StoreError::WrongMasterKey`], or the file cannot be read.
-pub(crate) fn precheck(directory: &Path, master: &SealKey) -> Result<(), StoreError> {
-    let Some(made) = read(&directory.join(NAME))?.as_deref().and_then(made_with) else { return Ok(()) };
+pub(crate) fn precheck(directory: &Path, master: &SealKey) -> Result<bool, StoreError> {
+    let Some(made) = read(&directory.join(NAME))?.as_deref().and_then(made_with) else { return Ok(false) };
     let path = directory.to_owned();
     if made.format > format::FORMAT {
         return Err(StoreError::NewerFormat { path, found: made.format });
     }
-    master.open(KEY_CONTEXT, &made.key).map(drop).map_err(|_| StoreError::WrongMasterKey { path })
+    if made.format >= format::KEYS_APART {
+        return Ok(true);
+    }
+    // A crash may have come between the file of the data keys and this one.
+    master.open(KEY_CONTEXT, &made.key).map(|_| false).map_err(|_| StoreError::WrongMasterKey { path })
 }
 
 /// Content of the third line.
 struct Made {
     format: u32,
-    /// An empty text, sealed with the master key.
+    /// An empty text, sealed with the master key; empty since the data keys are in a file of their own.
     key: Vec<u8>,
 }
 
@@ -161,18 +161,6 @@ fn noted(text: &str) -> Option<u64> {
 
 fn commits(number: u64) -> String {
     line(&format!("commits {number:0DIGITS$}"))
-}
-
-/// A line with its checksum.
-fn line(said: &str) -> String {
-    let sum: String = Sha256::digest(said.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{said}, sum {}\n", sum.get(..SUM).unwrap_or_default())
-}
-
-/// The content of a line whose checksum is right.
-fn trusted(found: &str) -> Option<&str> {
-    let (said, _) = found.rsplit_once(", sum ")?;
-    (line(said).trim_end() == found).then_some(said)
 }
 
 fn read(path: &Path) -> Result<Option<String>, StoreError> {

@@ -129,7 +129,7 @@ impl<K: Kv> Logged<K> {
     /// Notes in the engine which log it belongs to, and that programs without such a log must not open it any more.
     fn bind(&self, wal: &Wal) -> Result<(), StoreError> {
         let mut changes = vec![(TAKEN_OVER.to_vec(), Some(wal.all().bytes()))];
-        changes.extend(format::has_format(&self.engine)?.then(format::format));
+        changes.extend(format::with_log(&self.engine)?);
         self.engine.apply(&changes)?;
         self.is_bound.store(true, Ordering::Relaxed);
         Ok(())

@@ -115,7 +115,11 @@ impl Store {
                 let (position, bytes) = (OutboxPosition { record: number, version: stored.version }, stored.len());
                 let entry = match self.open_entry(stored.version, stored.head()?, stored.sealed) {
                     Err(StoreError::Sealed { context }) => {
-                        tracing::error!(context, "a document cannot be opened and is left out until it is read again");
+                        tracing::error!(
+                            context,
+                            "an entry cannot be opened and is left out: a document until it is read again, a shop until it \
+                             has a new secret"
+                        );
                         None
                     }
                     opened => opened?,
@@ -146,7 +150,7 @@ impl Store {
             EntryHead::Checkpoint { stream, checkpoint } => Entry::Checkpoint { stream, checkpoint },
             // The mirror shows the shop as it is now; an older state need not be written first.
             EntryHead::Shop { shop } => match self.shop_record(&shop)? {
-                Some(record) => Entry::Shop { sealed: record.sealed_parts(), shop: record.shop },
+                Some(record) => Entry::Shop { sealed: self.mirror_part(&record)?, shop: record.shop },
                 None => return Ok(None),
             },
             EntryHead::ShopDeleted { shop, purge } => Entry::ShopDeleted { shop, purge },

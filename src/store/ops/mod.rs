@@ -3,6 +3,7 @@
 pub(crate) mod acknowledge;
 pub(crate) mod archive;
 pub(crate) mod archive_lookup;
+pub(crate) mod carry_over;
 pub(crate) mod completeness;
 pub(crate) mod detail;
 pub(crate) mod end_unproved;
@@ -24,6 +25,7 @@ pub(crate) mod purge;
 pub(crate) mod repair_mirror;
 pub(crate) mod restore;
 pub(crate) mod retry;
+pub(crate) mod rotate_master;
 pub(crate) mod run_progress;
 pub(crate) mod scrub;
 pub(crate) mod settle;

@@ -11,7 +11,9 @@ use zeroize::Zeroizing;
 
 use crate::domain::{Clock, Timestamp};
 use crate::store::crypto::{SealKey, random_key};
-use crate::store::engine::format::{self, FORMAT, FORMAT_KEY};
+use crate::store::engine::data_keys::{self, DataKeys};
+use crate::store::engine::format::{self, FORMAT, KEYS_APART};
+use crate::store::engine::key_file::{self, KeyStorage};
 use crate::store::engine::kv::Kv;
 #[cfg(test)]
 use crate::store::engine::memory::MemoryKv;
@@ -19,6 +21,8 @@ use crate::store::engine::watermark::{self, Watermark};
 use crate::store::engine::write_ahead::Logged;
 use crate::store::error::StoreError;
 use crate::store::holder::Holder;
+use crate::store::keyspace;
+use crate::store::ops::carry_over;
 use crate::store::ops::lease;
 use crate::store::ops::restore;
 use crate::store::ops::scrub;
@@ -34,22 +38,63 @@ pub(crate) const CURSOR_KEY: &[u8] = b"mcursor_key";
 
 pub(crate) const CURSOR_CONTEXT: &str = "cursor key";
 
-/// Checks that format and master key fit, or writes them into an empty store. Returns the cursor key.
-pub(crate) fn check_or_create(kv: &dyn Kv, master: &SealKey, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-    if let Some(format) = kv.get(FORMAT_KEY)? {
-        let found = format.as_slice().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX);
-        if found > FORMAT {
-            return Err(StoreError::NewerFormat { path: path.to_owned(), found });
-        }
+/// Opens or makes the file of the data keys, once it is sure that the master key is that of the store.
+fn open_keys(kv: &dyn Kv, storage: KeyStorage, master: SealKey, path: &Path) -> Result<DataKeys, StoreError> {
+    let are_apart = format::number(kv)?.is_some_and(|format| format >= KEYS_APART);
+    if !are_apart && let Some(sealed) = kv.get(CURSOR_KEY)? {
+        open_first_form(&master, &sealed, path)?;
     }
-    if let Some(sealed) = kv.get(CURSOR_KEY)? {
-        counters::carry_over(kv)?;
-        return master.open(CURSOR_CONTEXT, &sealed).map_err(|_| StoreError::WrongMasterKey { path: path.to_owned() });
+    DataKeys::open(storage, master, path, are_apart)
+}
+
+/// The cursor key of a store whose master key sealed it.
+fn open_first_form(master: &SealKey, sealed: &[u8], path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    master.open(CURSOR_CONTEXT, sealed).map_err(|_| StoreError::WrongMasterKey { path: path.to_owned() })
+}
+
+/// Checks that the format fits, or writes it into an empty store, and carries an older store over. Returns the cursor key.
+pub(crate) fn check_or_create(kv: &dyn Kv, keys: &DataKeys, path: &Path) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    let found = format::number(kv)?;
+    if let Some(found) = found.filter(|found| *found > FORMAT) {
+        return Err(StoreError::NewerFormat { path: path.to_owned(), found });
     }
+    let Some(sealed) = kv.get(CURSOR_KEY)? else {
+        let (key, sealed) = new_cursor_key(keys)?;
+        kv.apply(&[format::format(), (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
+        return Ok(key);
+    };
+    counters::carry_over(kv)?;
+    if found.is_some_and(|found| found >= KEYS_APART) {
+        return match keys.store_key().open(CURSOR_CONTEXT, &sealed) {
+            Ok(key) => Ok(key),
+            Err(_) => {
+                tracing::error!("the store's own data key was damaged: cursors and stored responses end");
+                let (key, sealed) = new_cursor_key(keys)?;
+                kv.apply(&[(CURSOR_KEY.to_vec(), Some(sealed))])?;
+                Ok(key)
+            }
+        };
+    }
+    let key = open_first_form(&keys.master(), &sealed, path)?;
+    carry_over::data_keys(kv, keys)?;
+    let sealed = keys.store_key().seal(CURSOR_CONTEXT, &key)?;
+    kv.apply(&[format::format(), (CURSOR_KEY.to_vec(), Some(sealed))])?;
+    Ok(key)
+}
+
+fn new_cursor_key(keys: &DataKeys) -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), StoreError> {
     let key = random_key()?;
-    let sealed = master.seal(CURSOR_CONTEXT, &*key)?;
-    kv.apply(&[format::format(), (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
-    Ok(Zeroizing::new(key.to_vec()))
+    let sealed = keys.store_key().seal(CURSOR_CONTEXT, &*key)?;
+    Ok((Zeroizing::new(key.to_vec()), sealed))
+}
+
+/// Destroys the data keys of no shop: a crash came between a key and its shop, or between the deletion of a shop and
+/// that of its key.
+fn destroy_orphans(kv: &dyn Kv, keys: &DataKeys) -> Result<(), StoreError> {
+    keys.retain(|shop| {
+        let is_needed = kv.get(&keyspace::deleted_shop(shop))?.is_some_and(|needed| !needed.is_empty());
+        Ok(is_needed || kv.get(&keyspace::shop(shop))?.is_some())
+    })
 }
 
 /// What a simulated store leaves behind when its process is gone.
@@ -71,6 +116,7 @@ impl Default for Memory {
 pub fn set_aside(directory: &Path, now: Timestamp) -> Result<PathBuf, StoreError> {
     let aside = directory.join(format!("damaged-{}", now.as_millis()));
     std::fs::rename(directory.join("sled"), &aside).map_err(|error| StoreError::io(directory, error))?;
+    key_file::set_aside(directory, &aside)?;
     watermark::remove(directory)?;
     Ok(aside)
 }
@@ -109,30 +155,34 @@ impl Store {
     pub fn open(directory: &Path, master: &[u8; 32], clock: Clock) -> Result<Store, StoreError> {
         let master = SealKey::new(master);
         // The engine writes when it opens.
-        watermark::precheck(directory, &master)?;
+        let keys_are_apart = watermark::precheck(directory, &master)?;
+        if !data_keys::precheck(directory, &master)? && keys_are_apart {
+            return Err(data_keys::missing(directory));
+        }
         make_private(directory)?;
         let lock = lock(directory)?;
         let kv: Arc<dyn Kv> = Arc::new(Logged::open(directory, lock)?);
         watermark::check(&*kv, directory, counters::commits)?;
         let unseen = scrub::at_open(&*kv, directory)?;
-        let key = master.clone();
+        let keys = open_keys(&*kv, KeyStorage::at(directory), master, directory)?;
         let start = |kv: Arc<dyn Kv>, signals| {
-            let mark = Watermark::make(directory, &key, counters::commits(&*kv)?)?;
+            let mark = Watermark::make(directory, counters::commits(&*kv)?)?;
             Committer::start(kv, signals, Some(Arc::new(mark)))
         };
-        let mut inner = Store::with_committer(kv, master, clock, directory, start)?;
+        let mut inner = Store::with_committer(kv, keys, clock, directory, start)?;
         inner.unseen = unseen;
         Ok(Store(Arc::new(inner)))
     }
 
     pub(in crate::store) fn with_committer(
         kv: Arc<dyn Kv>,
-        master: SealKey,
+        keys: DataKeys,
         clock: Clock,
         path: &Path,
         start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
     ) -> Result<Inner, StoreError> {
-        let cursor_key = check_or_create(&*kv, &master, path)?;
+        let cursor_key = check_or_create(&*kv, &keys, path)?;
+        destroy_orphans(&*kv, &keys)?;
         committer::run_once(&*kv, dead_letters::recount)?;
         committer::run_once(&*kv, lease::recover)?;
         runs::build(&*kv)?;
@@ -147,8 +197,8 @@ impl Store {
             ended_runs: Mutex::new(Some(ended_runs)),
             active_leases: SharedLeases::default(),
             calls: UncommittedCalls::default(),
-            shop_keys: RwLock::default(),
-            master,
+            keys: Arc::new(keys),
+            other_master: RwLock::default(),
             clock,
             source: OnceLock::new(),
             cursor_key,
@@ -163,9 +213,10 @@ impl Store {
     /// A store over what is left of an earlier one in memory, which commits in the caller's thread.
     #[cfg(test)]
     pub(crate) fn simulated(memory: &Memory, clock: Clock) -> Result<Store, StoreError> {
-        let (kv, master) = (Arc::<MemoryKv>::clone(&memory.0), SealKey::new(&[1; 32]));
+        let kv: Arc<dyn Kv> = Arc::<MemoryKv>::clone(&memory.0);
+        let keys = Store::keys_in(&kv, SealKey::new(&[1; 32]), Path::new("memory"))?;
         let inline = |kv, signals| Ok(Committer::inline(kv, signals));
-        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, Path::new("memory"), inline)?)))
+        Ok(Store(Arc::new(Store::with_committer(kv, keys, clock, Path::new("memory"), inline)?)))
     }
 
     /// A store without a watermark.
@@ -177,6 +228,13 @@ impl Store {
         path: &Path,
     ) -> Result<Store, StoreError> {
         let start = |kv, signals| Committer::start(kv, signals, None);
-        Ok(Store(Arc::new(Store::with_committer(kv, master, clock, path, start)?)))
+        let keys = Store::keys_in(&kv, master, path)?;
+        Ok(Store(Arc::new(Store::with_committer(kv, keys, clock, path, start)?)))
+    }
+
+    /// The data keys of a store in memory, which its engine holds.
+    #[cfg(test)]
+    pub(in crate::store) fn keys_in(kv: &Arc<dyn Kv>, master: SealKey, path: &Path) -> Result<DataKeys, StoreError> {
+        open_keys(&**kv, KeyStorage::Memory(Arc::clone(kv)), master, path)
     }
 }

@@ -6,16 +6,22 @@
 
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
 use crate::domain::{ListParams, RunId, Shop, ShopId, StreamId, Timestamp};
 use crate::store::codec::encode;
+use crate::store::crypto::{SealKey, random_key};
 use crate::store::engine::kv::Change;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
+use crate::store::mirror_seal::{self, OpenedRow, RowFault};
 use crate::store::ops::detail;
 use crate::store::ops::shop_state;
 use crate::store::records::ledger::{DocumentNote, RowNote};
 use crate::store::records::rate_slots;
-use crate::store::records::shops::{self, ShopRecord};
+use crate::store::records::shops::ShopRecord;
+use crate::store::records::unrestored;
 use crate::store::tx::handle::Store;
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
@@ -41,13 +47,25 @@ pub struct Mirrored {
 }
 
 /// Result of restoring one shop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restored {
     Yes,
     /// It is here already.
     Here,
     /// Its client id was registered again, as another shop.
     Superseded,
+    /// It was deleted here since; its row goes too.
+    Deleted,
+    /// Its sealed part cannot be opened, or does not agree with its row.
+    Unreadable(RowFault),
+}
+
+/// Whether a master key opens the sealed part of a mirrored shop.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn opens_shop(master: &[u8; 32], shop: &Shop, sealed: &[u8]) -> Result<(), RowFault> {
+    mirror_seal::open(&[SealKey::new(master)], shop, sealed).map(drop)
 }
 
 /// The change that marks a new store as blank.
@@ -79,16 +97,23 @@ impl Store {
     /// Whether a mirrored shop can and should be restored.
     ///
     /// # Errors
-    /// [`StoreError::Sealed`]: another master key sealed it. The engine's read errors.
+    /// The engine's read errors.
     pub fn may_restore(&self, shop: &Shop, sealed: &[u8]) -> Result<Restored, StoreError> {
         if self.shop(&shop.id)?.is_some() {
             return Ok(Restored::Here);
         }
+        if self.0.kv.get(&keyspace::deleted_shop(&shop.id))?.is_some()
+            || self.0.kv.get(&keyspace::purged(&shop.id))?.is_some()
+        {
+            return Ok(Restored::Deleted);
+        }
         if self.has_client(&shop.client_id)? {
             return Ok(Restored::Superseded);
         }
-        shops::opens(&self.0.master, &ShopRecord::from_parts(shop.clone(), sealed)?)?;
-        Ok(Restored::Yes)
+        Ok(match mirror_seal::open(&self.masters(), shop, sealed) {
+            Ok(_) => Restored::Yes,
+            Err(fault) => Restored::Unreadable(fault),
+        })
     }
 
     /// Notes documents of a shop as listed, read and written. Those that are noted already stay as they are, so
@@ -115,14 +140,40 @@ impl Store {
     /// the noted documents are removed.
     ///
     /// # Errors
-    /// The engine's errors.
+    /// The engine's errors, and [`StoreError::Sealed`] for a sealed part that [`Store::may_restore`] refuses.
     pub async fn restore_shop(
         &self,
         shop: &Shop,
         sealed: &[u8],
         budgets: Vec<(String, u32)>,
     ) -> Result<bool, StoreError> {
-        let (record, now) = (ShopRecord::from_parts(shop.clone(), sealed)?, self.now());
+        let row = mirror_seal::open(&self.masters(), shop, sealed)
+            .map_err(|_| StoreError::Sealed { context: format!("the row of shop {}", shop.id) })?;
+        self.register(shop.clone(), row, budgets).await
+    }
+
+    /// Gives a shop back the id that it had, with credentials that were proved at the source in use and a new data key;
+    /// its documents are noted by then. False: its client id is registered, as another shop.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn adopt_shop(
+        &self,
+        shop: Shop,
+        client_secret: &SecretString,
+        budgets: Vec<(String, u32)>,
+    ) -> Result<bool, StoreError> {
+        let secret = Zeroizing::new(client_secret.expose_secret().as_bytes().to_vec());
+        let row = OpenedRow { data_key: random_key()?, secret, proved_at: self.0.source.get().cloned() };
+        self.register(shop, row, budgets).await
+    }
+
+    /// Makes a shop known under an id that it had.
+    async fn register(&self, shop: Shop, row: OpenedRow, budgets: Vec<(String, u32)>) -> Result<bool, StoreError> {
+        let (id, now) = (shop.id.clone(), self.now());
+        let mut record = ShopRecord::new(shop, row.proved_at);
+        record.seal(&SealKey::new(&row.data_key), &row.secret)?;
+        self.change_keys(move |keys| keys.add(vec![(id, row.data_key)])).await?;
         let client = keyspace::client(&record.shop.client_id);
         let restored = self.transact(move |tx| {
             if tx.get(&client)?.is_some() {
@@ -132,6 +183,7 @@ impl Store {
             for (rule, used) in budgets {
                 rate_slots::put(tx, &record.shop.account, &rule, used);
             }
+            unrestored::forget(tx, &record.shop.id)?;
             tx.put(client, record.shop.id.as_bytes().to_vec());
             shop_state::put(tx, &record, now)?;
             Ok(true)

@@ -1,9 +1,5 @@
 //! Registering, changing and deleting shops.
 
-use std::sync::PoisonError;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::{Shop, ShopId, ShopState};
@@ -14,7 +10,8 @@ use crate::store::ops::purge;
 use crate::store::ops::shop_state;
 use crate::store::records::outbox;
 use crate::store::records::rate_slots;
-use crate::store::records::shops::{self, ShopRecord};
+use crate::store::records::shops::{self, KEY_IS_NEEDED, ShopRecord};
+use crate::store::records::unrestored;
 use crate::store::tx::handle::Store;
 
 /// What is needed to register a shop.
@@ -45,11 +42,6 @@ impl Store {
     /// [`StoreError::DuplicateClient`] when the client id is registered already.
     pub async fn create_shop(&self, new: NewShop) -> Result<Shop, StoreError> {
         let id = ShopId::from(random_text(12)?);
-        let data_key = random_key()?;
-        let sealer = SealKey::new(&data_key);
-        let secret =
-            STANDARD.encode(sealer.seal(&shops::secret_context(&id), new.client_secret.expose_secret().as_bytes())?);
-        let data_key = STANDARD.encode(self.0.master.seal(&shops::key_context(&id), &*data_key)?);
         let now = self.now();
         let account = new.account.unwrap_or_else(|| new.client_id.clone());
         let shop = Shop {
@@ -63,7 +55,11 @@ impl Store {
             created_at: now,
             updated_at: now,
         };
-        let record = ShopRecord { shop: shop.clone(), secret, data_key, proved_at: self.0.source.get().cloned() };
+        let data_key = random_key()?;
+        let mut record = ShopRecord::new(shop.clone(), self.0.source.get().cloned());
+        record.seal(&SealKey::new(&data_key), new.client_secret.expose_secret().as_bytes())?;
+        let id = shop.id.clone();
+        self.change_keys(move |keys| keys.add(vec![(id, data_key)])).await?;
         self.transact_given(move |tx| {
             let client = keyspace::client(&record.shop.client_id);
             if tx.get(&client)?.is_some() {
@@ -82,32 +78,20 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn update_shop(&self, id: &str, change: ShopChange) -> Result<Option<Shop>, StoreError> {
-        let mut new_key = None;
+        let Some(mut record) = self.shop_record(id)? else { return Ok(None) };
         let sealed = match &change.client_secret {
             None => None,
             Some(secret) => {
                 let key = match self.shop_key(id) {
-                    Err(StoreError::Absent { .. }) => return Ok(None),
-                    Err(StoreError::Sealed { .. } | StoreError::Record { .. }) => {
-                        let data_key = random_key()?;
-                        new_key = Some(STANDARD.encode(self.0.master.seal(&shops::key_context(id), &*data_key)?));
-                        SealKey::new(&data_key)
-                    }
+                    Err(StoreError::Sealed { .. } | StoreError::Record { .. }) => self.replace_key(id).await?,
                     key => key?,
                 };
-                Some(STANDARD.encode(key.seal(&shops::secret_context(id), secret.expose_secret().as_bytes())?))
+                record.proved_at = self.0.source.get().cloned();
+                record.seal(&key, secret.expose_secret().as_bytes())?;
+                Some(record)
             }
         };
-        if new_key.is_some() {
-            tracing::error!(
-                shop.id = id,
-                "the shop's data key cannot be read: it gets a new one, and all is read again"
-            );
-            self.clear_shop(id).await?;
-            // No key opens them any more.
-            self.forget_archived(id).await?;
-        }
-        let (id, now, here) = (id.to_owned(), self.now(), self.0.source.get().cloned());
+        let (id, now) = (id.to_owned(), self.now());
         let changed = self.transact_given(move |tx| {
             let Some(mut record) = shops::read(tx, &id)? else { return Ok(None) };
             let shop = &mut record.shop;
@@ -124,12 +108,8 @@ impl Store {
                 shop.reason = None;
             }
             shop.updated_at = shop_state::changed_at(shop, now);
-            if let Some(data_key) = new_key {
-                record.data_key = data_key;
-            }
             if let Some(sealed) = sealed {
-                record.secret = sealed;
-                record.proved_at = here;
+                (record.secret, record.form, record.proved_at) = (sealed.secret, sealed.form, sealed.proved_at);
                 tx.delete(keyspace::token(&record.shop.client_id));
             }
             shop_state::put(tx, &record, now)?;
@@ -142,28 +122,42 @@ impl Store {
         Ok(changed)
     }
 
-    /// Removes a shop and all its state here. With `purge` its data key goes at once (what waits in
+    /// Gives a shop another data key in place of one that cannot be read.
+    async fn replace_key(&self, id: &str) -> Result<SealKey, StoreError> {
+        tracing::error!(shop.id = id, "the shop's data key cannot be read: it gets a new one, and all is read again");
+        self.clear_shop(id).await?;
+        // No key opens them any more.
+        self.forget_archived(id).await?;
+        let (shop, data_key) = (ShopId::from(id), random_key()?);
+        let key = SealKey::new(&data_key);
+        self.change_keys(move |keys| keys.add(vec![(shop, data_key)])).await?;
+        Ok(key)
+    }
+
+    /// Removes a shop and all its state here. With `purge` its data key is destroyed before this returns (what waits in
     /// the outbox becomes unreadable) and the sink deletes its rows; otherwise the rows stay and what
     /// waits is still written; a later deletion with `purge` takes them too. False: no such shop.
     ///
     /// # Errors
-    /// The engine's errors. A deletion that a crash cut off goes on with [`Store::resume_deletions`].
+    /// The engine's errors. A deletion that a crash cut off goes on with [`Store::resume_deletions`], and the next opening
+    /// destroys the key.
     pub async fn delete_shop(&self, id: &str, purge: bool) -> Result<bool, StoreError> {
         let (shop, now) = (ShopId::from(id), self.now());
         let found = self
             .transact_given(move |tx| {
                 let left = keyspace::deleted_shop(&shop);
-                let kept = match shops::read(tx, &shop)? {
+                match shops::read(tx, &shop)? {
                     Some(record) => {
                         tx.delete(keyspace::shop(&shop));
                         tx.delete(keyspace::client(&record.shop.client_id));
                         tx.delete(keyspace::token(&record.shop.client_id));
-                        record.data_key
                     }
-                    None if purge && tx.get(&left)?.is_some() => String::new(),
+                    None if purge && tx.get(&left)?.is_some() => {}
+                    // A shop of the mirror that could not be restored: its rows may be deleted all the same.
+                    None if purge && unrestored::forget(tx, &shop)? => {}
                     None => return Ok(false),
-                };
-                tx.put(left, if purge { Vec::new() } else { kept.into_bytes() });
+                }
+                tx.put(left, if purge { Vec::new() } else { KEY_IS_NEEDED.to_vec() });
                 tx.put(keyspace::removal(&shop), Vec::new());
                 outbox::append_shop_deleted(tx, &shop, purge, now)?;
                 Ok(true)
@@ -171,11 +165,28 @@ impl Store {
             .await?;
         if found {
             if purge {
-                self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).remove(id);
+                let shop = ShopId::from(id);
+                self.change_keys(move |keys| keys.destroy(vec![shop])).await?;
             }
             self.clear_shop(id).await?;
         }
         Ok(found)
+    }
+
+    /// Destroys the data keys of deleted shops that the sink has all of. Such a shop was not purged: its rows stay.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn destroy_old_keys(&self) -> Result<(), StoreError> {
+        let mut old = Vec::new();
+        for pair in self.0.kv.scan(keyspace::DELETED_SHOPS, keyspace::DELETED_SHOPS) {
+            let (key, needed) = pair?;
+            let shop = keyspace::only_shop(&key);
+            if needed.is_empty() && self.shop_record(&shop)?.is_none() && self.0.keys.has(&shop) {
+                old.push(shop);
+            }
+        }
+        if old.is_empty() { Ok(()) } else { self.change_keys(|keys| keys.destroy(old)).await }
     }
 
     /// Resumes deletions that a crash interrupted. Called at start.

@@ -107,10 +107,11 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn note_proof(&self, shop: &str) -> Result<(), StoreError> {
-        let (shop, here, now) = (shop.to_owned(), self.0.source.get().cloned(), self.now());
+        let (key, here, now) = (self.shop_key(shop)?, self.0.source.get().cloned(), self.now());
+        let shop = shop.to_owned();
         self.transact_given(move |tx| {
             let Some(mut record) = shops::read(tx, &shop)? else { return Ok(()) };
-            record.proved_at = here;
+            record.move_to(&key, here)?;
             if record.shop.state == ShopState::Refused {
                 record.shop.state = ShopState::Active;
                 record.shop.reason = None;
@@ -127,13 +128,14 @@ impl Store {
     /// # Errors
     /// The engine's errors.
     pub async fn refuse_shop(&self, shop: &Shop, reason: String) -> Result<(), StoreError> {
-        let (id, now) = (shop.id.clone(), self.now());
+        let (id, key, now) = (shop.id.clone(), self.shop_key(&shop.id), self.now());
         self.transact_given(move |tx| {
             let Some(mut record) = shops::read(tx, &id)? else { return Ok(()) };
-            record.proved_at = match record.proved_at {
-                Some(noted) => Some(noted),
-                None => source::get(tx)?.and_then(|known| known.unnoted),
-            };
+            // A secret that cannot be read goes nowhere.
+            if let (None, Ok(key)) = (&record.proved_at, &key) {
+                let unnoted = source::get(tx)?.and_then(|known| known.unnoted);
+                record.move_to(key, unnoted).ok();
+            }
             record.shop.state = ShopState::Refused;
             record.shop.reason = Some(reason);
             record.shop.updated_at = shop_state::changed_at(&record.shop, now);

@@ -57,7 +57,7 @@ fn at_and_name(order: &[u8]) -> Option<(Timestamp, AnswerName)> {
     Some((keyspace::time_of(u64::from_be_bytes(*at))?, name.try_into().ok()?))
 }
 
-fn context(name: &AnswerName) -> String {
+pub(crate) fn context(name: &[u8]) -> String {
     name.iter().fold("answer ".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
@@ -77,7 +77,7 @@ impl Store {
 
     fn answer_record(&self, name: &AnswerName) -> Result<Option<AnswerRecord>, StoreError> {
         let Some(sealed) = self.0.kv.get(&key(name))? else { return Ok(None) };
-        Ok(Some(decode("an answer", &self.0.master.open(&context(name), &sealed)?)?))
+        Ok(Some(decode("an answer", &self.0.keys.store_key().open(&context(name), &sealed)?)?))
     }
 
     /// Keeps an answer from now on, in place of one of that name. Only one call for a name may be under way.
@@ -87,7 +87,7 @@ impl Store {
     pub async fn save_response(&self, name: AnswerName, answer: StoredResponse) -> Result<(), StoreError> {
         let now = self.now();
         let text = zeroize::Zeroizing::new(encode("an answer", &AnswerRecord { at: now, answer })?);
-        let sealed = self.0.master.seal(&context(&name), &text)?;
+        let sealed = self.0.keys.store_key().seal(&context(&name), &text)?;
         let before = self.answer_record(&name)?.map(|record| record.at);
         self.transact(move |tx| {
             tx.put(key(&name), sealed);

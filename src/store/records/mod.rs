@@ -21,4 +21,5 @@ pub(crate) mod shops;
 pub(crate) mod sink_losses;
 pub(crate) mod source;
 pub(crate) mod unproved;
+pub(crate) mod unrestored;
 pub(crate) mod walk_costs;

@@ -1,17 +1,17 @@
 //! Shops, their sealed secrets and data keys, and the tokens of their credentials.
 
-use std::sync::PoisonError;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::domain::{Shop, ShopId, ShopState, SourceOrigin, Timestamp};
 use crate::store::codec::{decode, encode};
-use crate::store::crypto::SealKey;
+use crate::store::crypto::{SealKey, context};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
+use crate::store::mirror_seal::{self, OpenedRow, first_form_secret};
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
@@ -40,43 +40,78 @@ pub(crate) struct ShopRecord {
     pub(crate) shop: Shop,
     /// Sealed under the shop's data key; base64.
     pub(crate) secret: String,
-    /// Sealed under the master key; base64.
+    /// Up to format 2: the data key, sealed under the master key; base64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) data_key: String,
-    /// The source that accepted the secret. Absent in records of a release that did not note it: see
-    /// [`crate::store::InstalledSource::unnoted`].
+    /// The source that accepted the secret, which is sealed for it. Absent in records of a release that did not note it:
+    /// see [`crate::store::InstalledSource::unnoted`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) proved_at: Option<SourceOrigin>,
+    /// What the secret is sealed for: 2: shop, client id and source; less: the shop.
+    #[serde(default)]
+    pub(crate) form: u8,
 }
 
 #[derive(Serialize, Deserialize)]
-struct TokenRecord {
-    shop: ShopId,
-    sealed: String,
-    expires_at: Timestamp,
+pub(crate) struct TokenRecord {
+    pub(crate) shop: ShopId,
+    pub(crate) sealed: String,
+    pub(crate) expires_at: Timestamp,
     /// Absent as in [`ShopRecord::proved_at`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    origin: Option<SourceOrigin>,
+    pub(crate) origin: Option<SourceOrigin>,
+    /// As [`ShopRecord::form`]; 2: also when it expires.
+    #[serde(default)]
+    pub(crate) form: u8,
 }
 
+/// The form of sealed credentials that is written.
+pub(crate) const SEAL_FORM: u8 = 2;
+
+/// Stored for a deleted shop while its data key is needed.
+pub(crate) const KEY_IS_NEEDED: &[u8] = b"1";
+
 impl ShopRecord {
-    /// Secret and data key, both sealed, for the mirror in the sink; and where the secret was proved, if that is noted.
-    pub(crate) fn sealed_parts(&self) -> Vec<u8> {
-        let proved_at = self.proved_at.as_ref().map(|origin| format!("\n{}", origin.canonical()));
-        format!("{}\n{}{}", self.data_key, self.secret, proved_at.unwrap_or_default()).into_bytes()
+    /// A record without its secret.
+    pub(crate) fn new(shop: Shop, proved_at: Option<SourceOrigin>) -> ShopRecord {
+        ShopRecord { shop, secret: String::new(), data_key: String::new(), proved_at, form: SEAL_FORM }
     }
 
-    /// A record from such parts.
-    pub(crate) fn from_parts(shop: Shop, sealed: &[u8]) -> Result<ShopRecord, StoreError> {
-        let foreign = || StoreError::Record {
-            what: format!("shop {}", shop.id),
-            detail: "its sealed part is none of ours".to_owned(),
-        };
-        let mut lines = std::str::from_utf8(sealed).map_err(|_| foreign())?.split('\n');
-        let (Some(data_key), Some(secret)) = (lines.next(), lines.next()) else { return Err(foreign()) };
-        let noted = lines.next().map(|line| SourceOrigin::from_canonical(line).ok_or_else(foreign));
-        let (data_key, secret, proved_at) = (data_key.to_owned(), secret.to_owned(), noted.transpose()?);
-        Ok(ShopRecord { data_key, secret, proved_at, shop })
+    fn context(&self) -> String {
+        match self.form {
+            SEAL_FORM => {
+                let Shop { id, client_id, .. } = &self.shop;
+                context("client secret", &[id, client_id, &origin_text(self.proved_at.as_ref())])
+            }
+            _ => first_form_secret(&self.shop.id),
+        }
     }
+
+    /// Seals a client secret into it.
+    pub(crate) fn seal(&mut self, key: &SealKey, secret: &[u8]) -> Result<(), StoreError> {
+        self.form = SEAL_FORM;
+        self.secret = STANDARD.encode(key.seal(&self.context(), secret)?);
+        Ok(())
+    }
+
+    /// Opens its client secret.
+    pub(crate) fn open(&self, key: &SealKey) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let sealed = unbase64("a shop's secret", &self.secret)?;
+        key.open(&self.context(), &sealed)
+            .map_err(|_| StoreError::Sealed { context: format!("the client secret of shop {}", self.shop.id) })
+    }
+
+    /// Seals its secret for where it was proved.
+    pub(crate) fn move_to(&mut self, key: &SealKey, proved_at: Option<SourceOrigin>) -> Result<(), StoreError> {
+        let secret = self.open(key)?;
+        self.proved_at = proved_at;
+        self.seal(key, &secret)
+    }
+}
+
+/// What is sealed for a source, or for none that is known.
+pub(crate) fn origin_text(origin: Option<&SourceOrigin>) -> String {
+    origin.map(SourceOrigin::canonical).unwrap_or_default()
 }
 
 pub(crate) fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
@@ -105,44 +140,19 @@ pub(crate) fn forget_key(tx: &mut Tx<'_>, shop: &str, purged: bool) {
     }
 }
 
-pub(crate) fn key_context(shop: &str) -> String {
-    format!("data key|{shop}")
+/// What the token of a client id is sealed for.
+fn token_context(client_id: &str, record: &TokenRecord) -> String {
+    match record.form {
+        SEAL_FORM => {
+            let expires_at = record.expires_at.as_millis().to_string();
+            context("token", &[&record.shop, client_id, &origin_text(record.origin.as_ref()), &expires_at])
+        }
+        _ => format!("token|{}", record.shop),
+    }
 }
 
-pub(crate) fn secret_context(shop: &str) -> String {
-    format!("client secret|{shop}")
-}
-
-fn token_context(shop: &str) -> String {
-    format!("token|{shop}")
-}
-
-fn unbase64(what: &str, text: &str) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn unbase64(what: &str, text: &str) -> Result<Vec<u8>, StoreError> {
     STANDARD.decode(text).map_err(|error| StoreError::Record { what: what.to_owned(), detail: error.to_string() })
-}
-
-fn open_data_key(master: &SealKey, id: &str, sealed: &str) -> Result<SealKey, StoreError> {
-    let opened = master.open(&key_context(id), &unbase64("a data key", sealed)?)?;
-    let bytes: &[u8; 32] = opened
-        .as_slice()
-        .try_into()
-        .map_err(|_| StoreError::Record { what: "a data key".to_owned(), detail: "wrong length".to_owned() })?;
-    Ok(SealKey::new(bytes))
-}
-
-/// Whether a master key opens a mirrored shop.
-///
-/// # Errors
-/// [`StoreError::Sealed`]: it does not. [`StoreError::Record`]: the sealed part is not ours.
-pub fn opens_shop(master: &[u8; 32], shop: &Shop, sealed: &[u8]) -> Result<(), StoreError> {
-    opens(&SealKey::new(master), &ShopRecord::from_parts(shop.clone(), sealed)?)
-}
-
-/// Whether a master key opens a record.
-pub(crate) fn opens(master: &SealKey, record: &ShopRecord) -> Result<(), StoreError> {
-    let id = &record.shop.id;
-    let key = open_data_key(master, id, &record.data_key)?;
-    key.open(&secret_context(id), &unbase64("a shop's secret", &record.secret)?).map(drop)
 }
 
 impl Store {
@@ -181,8 +191,7 @@ impl Store {
     /// [`StoreError::Absent`] without such a shop, [`StoreError::Sealed`] when they cannot be opened.
     pub fn secrets(&self, id: &str) -> Result<Secrets, StoreError> {
         let record = self.shop_record(id)?.ok_or(StoreError::Absent { what: "shop" })?;
-        let sealed = unbase64("a shop's secret", &record.secret)?;
-        let opened = self.shop_key(id)?.open(&secret_context(id), &sealed)?;
+        let opened = record.open(&self.shop_key(id)?)?;
         let secret = String::from_utf8_lossy(&opened).into_owned();
         let proved_at = self.where_proved(record.proved_at)?;
         Ok(Secrets { client_id: record.shop.client_id, client_secret: SecretString::from(secret), proved_at })
@@ -202,35 +211,52 @@ impl Store {
 
     /// A shop's data key; of a shop being deleted too, until the sink has all of it.
     pub(crate) fn shop_key(&self, id: &str) -> Result<SealKey, StoreError> {
-        if let Some(key) = self.0.shop_keys.read().unwrap_or_else(PoisonError::into_inner).get(id) {
-            return Ok(key.clone());
+        let found = self.0.keys.get(id);
+        if let Ok(Some(key)) = found {
+            return Ok(key);
         }
-        let sealed = match self.shop_record(id)? {
-            Some(record) => record.data_key,
-            None => {
-                let kept = self.0.kv.get(&keyspace::deleted_shop(id))?.filter(|kept| !kept.is_empty());
-                let kept = kept.ok_or(StoreError::Absent { what: "shop" })?;
-                String::from_utf8_lossy(&kept).into_owned()
-            }
-        };
-        let key = self.open_key(id, &sealed)?;
-        self.0.shop_keys.write().unwrap_or_else(PoisonError::into_inner).insert(id.into(), key.clone());
-        Ok(key)
+        let is_needed = || Ok(self.0.kv.get(&keyspace::deleted_shop(id))?.is_some_and(|kept| !kept.is_empty()));
+        match found? {
+            None if self.shop_record(id)?.is_none() && !is_needed()? => Err(StoreError::Absent { what: "shop" }),
+            _ => Err(StoreError::Sealed { context: format!("the data key of shop {id}") }),
+        }
     }
 
-    fn open_key(&self, id: &str, sealed: &str) -> Result<SealKey, StoreError> {
-        open_data_key(&self.0.master, id, sealed)
+    /// The sealed part of a shop's row in the mirror, for the shop as it is now.
+    pub(crate) fn mirror_part(&self, record: &ShopRecord) -> Result<Vec<u8>, StoreError> {
+        let id = &record.shop.id;
+        let data_key = self.0.keys.bytes(id)?;
+        let data_key = data_key.ok_or_else(|| StoreError::Sealed { context: format!("the data key of shop {id}") })?;
+        let secret = record.open(&SealKey::new(&data_key))?;
+        let row = OpenedRow { data_key, secret, proved_at: record.proved_at.clone() };
+        mirror_seal::seal(&self.0.keys.master(), &record.shop, &row)
     }
 
     /// The kept token of a client id. None: none, or unreadable.
     pub fn token(&self, client_id: &str) -> Option<Token> {
         let bytes = self.0.kv.get(&keyspace::token(client_id)).ok()??;
         let record: TokenRecord = decode("a token", &bytes).ok()?;
-        let sealed = STANDARD.decode(&record.sealed).ok()?;
-        let opened = self.shop_key(&record.shop).ok()?.open(&token_context(&record.shop), &sealed).ok()?;
+        let opened = self.open_token(client_id, &record).ok()?;
         let token = SecretString::from(String::from_utf8_lossy(&opened).into_owned());
         let origin = self.where_proved(record.origin).ok()??;
         Some(Token { token, expires_at: record.expires_at, origin })
+    }
+
+    pub(crate) fn open_token(&self, client_id: &str, record: &TokenRecord) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let sealed = unbase64("a token", &record.sealed)?;
+        self.shop_key(&record.shop)?.open(&token_context(client_id, record), &sealed)
+    }
+
+    /// A token's record with the token sealed into it.
+    pub(crate) fn seal_token(
+        &self,
+        client_id: &str,
+        mut record: TokenRecord,
+        token: &[u8],
+    ) -> Result<Vec<u8>, StoreError> {
+        record.form = SEAL_FORM;
+        record.sealed = STANDARD.encode(self.shop_key(&record.shop)?.seal(&token_context(client_id, &record), token)?);
+        encode("a token", &record)
     }
 
     /// Keeps a token of a registered client id; of any other it is not kept.
@@ -241,11 +267,8 @@ impl Store {
         let Token { token, expires_at, origin } = token;
         let Some(shop) = self.0.kv.get(&keyspace::client(client_id))? else { return Ok(()) };
         let shop = ShopId::from(String::from_utf8_lossy(&shop));
-        let sealed = self.shop_key(&shop)?.seal(&token_context(&shop), token.expose_secret().as_bytes())?;
-        let record = encode(
-            "a token",
-            &TokenRecord { shop, sealed: STANDARD.encode(sealed), expires_at, origin: Some(origin) },
-        )?;
+        let record = TokenRecord { shop, sealed: String::new(), expires_at, origin: Some(origin), form: SEAL_FORM };
+        let record = self.seal_token(client_id, record, token.expose_secret().as_bytes())?;
         let key = keyspace::token(client_id);
         self.transact(move |tx| {
             tx.put(key, record);

@@ -14,6 +14,8 @@ pub(super) struct Faulty {
     /// The next batch fails, as on a disk whose `fdatasync` failed.
     pub fail: AtomicBool,
     pub batches: AtomicUsize,
+    /// The number of the batch that fails; 0: none.
+    pub fail_at: AtomicUsize,
     /// Number of reads that still report damage.
     pub unsound: AtomicUsize,
     pub looks: AtomicUsize,
@@ -46,7 +48,10 @@ impl Kv for Faulty {
     }
 
     fn apply(&self, changes: &[Change]) -> Result<(), StoreError> {
-        self.batches.fetch_add(1, Ordering::SeqCst);
+        let number = self.batches.fetch_add(1, Ordering::SeqCst) + 1;
+        if number == self.fail_at.load(Ordering::SeqCst) {
+            return Err(StoreError::Engine("killed".to_owned()));
+        }
         if self.fail.swap(false, Ordering::SeqCst) {
             return Err(StoreError::Engine("fdatasync: Input/output error".to_owned()));
         }

@@ -9,6 +9,7 @@ mod cut;
 mod failed;
 mod faulty;
 mod fixture;
+mod keys;
 mod open_runs;
 mod order;
 mod parked;

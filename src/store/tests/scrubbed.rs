@@ -19,7 +19,8 @@ async fn looked_through(seems_unsound: usize) -> (bool, usize) {
     let engine: Arc<dyn Kv> = Arc::<Faulty>::clone(&kv);
     let start = |kv, signals| Committer::start(kv, signals, None);
     let (key, clock) = (SealKey::new(&[1; 32]), Clock::manual(NOW));
-    let mut inner = Store::with_committer(engine, key, clock, Path::new("memory"), start).unwrap();
+    let keys = Store::keys_in(&engine, key, Path::new("memory")).unwrap();
+    let mut inner = Store::with_committer(engine, keys, clock, Path::new("memory"), start).unwrap();
     inner.unseen = Some(b"b".to_vec());
     let store = Store(Arc::new(inner));
     let failed = store.failed();

@@ -7,17 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{Fixture, fixture, new_shop};
 use crate::domain::{Entry, Mode, Next};
-use crate::store::keyspace::texts;
+use crate::store::engine::key_file::WrappedKeys;
 use crate::store::{SealKey, ShopChange, Store, StoreError};
 
 /// The store reopened after the shop's data key was replaced by another shop's.
 fn damaged(f: &Fixture, other: &str) -> Store {
-    let (key, foreign) = (texts(b's', &[&f.stream.shop]), texts(b's', &[other]));
-    let record =
-        |key: &[u8]| -> serde_json::Value { serde_json::from_slice(&f.kv.get(key).unwrap().unwrap()).unwrap() };
-    let mut changed = record(&key);
-    changed["data_key"] = record(&foreign)["data_key"].clone();
-    f.kv.apply(&[(key, Some(changed.to_string().into_bytes()))]).unwrap();
+    let text = String::from_utf8(f.kv.get(b"mkeys").unwrap().unwrap()).unwrap();
+    let mut keys = WrappedKeys::read(&text);
+    let foreign = keys.shops[other].clone();
+    keys.shops.insert(f.stream.shop.clone(), foreign);
+    f.kv.apply(&[(b"mkeys".to_vec(), Some(keys.text().into_bytes()))]).unwrap();
     Store::over(Arc::clone(&f.kv), SealKey::new(&[1; 32]), f.clock.clone(), Path::new("memory")).unwrap()
 }
 

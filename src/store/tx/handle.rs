@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::catalog::Definition;
-use crate::domain::{Clock, RunId, ShopId, SourceOrigin, Timestamp};
+use crate::domain::{Clock, RunId, SourceOrigin, Timestamp};
 use crate::store::crypto::SealKey;
+use crate::store::engine::data_keys::DataKeys;
 use crate::store::engine::kv::{self, Kv};
 use crate::store::error::StoreError;
 use crate::store::keyspace::Queue;
@@ -34,8 +35,9 @@ pub(in crate::store) struct Inner {
     /// Jobs with an attempt under way.
     pub(in crate::store) active_leases: SharedLeases,
     pub(in crate::store) calls: UncommittedCalls,
-    pub(in crate::store) shop_keys: RwLock<HashMap<ShopId, SealKey>>,
-    pub(in crate::store) master: SealKey,
+    pub(in crate::store) keys: Arc<DataKeys>,
+    /// A master key that opens rows of the mirror too, while the master key changes.
+    pub(in crate::store) other_master: RwLock<Option<SealKey>>,
     pub(in crate::store) clock: Clock,
     /// Where new secrets are proved before they are stored.
     pub(in crate::store) source: OnceLock<SourceOrigin>,
@@ -144,6 +146,21 @@ impl Store {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+
+    /// The master keys that may have sealed a row of the mirror, the one in use first.
+    pub(crate) fn masters(&self) -> Vec<SealKey> {
+        let other = self.0.other_master.read().unwrap_or_else(PoisonError::into_inner).clone();
+        std::iter::once(self.0.keys.master()).chain(other).collect()
+    }
+
+    /// Changes the data keys on a thread that may block.
+    pub(crate) async fn change_keys(
+        &self,
+        change: impl FnOnce(&DataKeys) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let keys = Arc::clone(&self.0.keys);
+        blocking(move || change(&keys)).await
     }
 }
 

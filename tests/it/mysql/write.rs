@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use waybill::catalog::extract::Cell;
 use waybill::domain::Timestamp;
 use waybill::domain::{Checkpoint, Entry, Shop, ShopState, StoredVersion, StreamId};
-use waybill::sink::mysql::LedgerPart;
+use waybill::sink::mysql::{LedgerPart, MirroredShop};
 use waybill::sink::{ListQuery, Mysql, SinkErrorClass};
 
 use super::{MS, NOW, checksums, class_of, combination, document, eans, entry, note, open, prepared, shipment};
@@ -216,7 +216,8 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let put = |shop: Shop| Entry::Shop { shop, sealed: sealed.clone() };
     mysql.write(&[put(shop(NOW + MS, "new 😀")), checkpoint(Some(at(5)), None, None)]).await.unwrap();
     mysql.write(&[put(shop(NOW, "old")), checkpoint(Some(at(4)), Some(at(9)), None)]).await.unwrap();
-    assert_eq!(mysql.shops().await.unwrap(), [(shop(NOW + MS, "new 😀"), sealed.clone())]);
+    let row = MirroredShop { shop: shop(NOW + MS, "new 😀"), sealed: sealed.clone(), unreadable: None };
+    assert_eq!(mysql.shops().await.unwrap(), [row]);
     let want = Checkpoint { walked_at: Some(at(5)), full_walk_at: Some(at(9)), ..Checkpoint::default() };
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
 
