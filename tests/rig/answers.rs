@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use sandbox::{Fault, FaultBody, FaultKind};
+use sandbox::{EchoForm, Fault, FaultBody, FaultKind};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -117,6 +117,7 @@ fn kinds(trap: &str) -> Vec<(String, FaultKind)> {
     for code in [204, 206, 304, 400, 401, 403, 404, 408, 410, 425, 500, 501, 502, 503, 504] {
         kinds.push((code.to_string(), status(code, FaultBody::Json, &[])));
     }
+    kinds.extend(EchoForm::ALL.map(|form| (format!("an echo as {form:?}"), FaultKind::Echo { form })));
     kinds
 }
 

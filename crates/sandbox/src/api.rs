@@ -82,7 +82,7 @@ impl Sandbox {
             Some(kind) => {
                 call.faulted = true;
                 call.spoiled = kind.spoils();
-                apply(kind, answer)
+                apply(kind, answer, request)
             }
             None => Outcome::whole(answer),
         }
@@ -127,7 +127,7 @@ impl Sandbox {
         let answer = self.resource(&shop, &mut asked, settings);
         let answer = decorate(answer, standing, call, now);
         match fault {
-            Some(kind) => apply(kind, answer),
+            Some(kind) => apply(kind, answer, request),
             None => Outcome::whole(answer),
         }
     }
@@ -146,7 +146,7 @@ impl Sandbox {
         }
         if let Some(mut answer) = self.list_other_resource(rest, shop, asked, settings) {
             if is_v11 && answer.status == 200 {
-                answer.content_type = OFFERS_ANSWER_TYPE;
+                answer.content_type = OFFERS_ANSWER_TYPE.into();
             }
             return answer;
         }

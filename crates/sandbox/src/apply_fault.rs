@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::body::{ANSWER_TYPE, MEDIA_TYPE};
+use crate::body::{ANSWER_TYPE, MEDIA_TYPE, insert};
 use crate::fault::{FaultBody, FaultKind};
-use crate::wire::{Answer, Delivery};
-use crate::{gzip_bomb, problem};
+use crate::wire::{Answer, Delivery, Request};
+use crate::{echo, gzip_bomb, problem};
 
 /// An answer and how it is delivered.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Outcome {
 }
 
 /// Applies a fault. Made-up answers carry no rate headers, like those of a proxy in front of the API.
-pub(crate) fn apply(kind: FaultKind, right: Answer) -> Outcome {
+pub(crate) fn apply(kind: FaultKind, right: Answer, request: &Request) -> Outcome {
     let mut outcome = Outcome::whole(right);
     match kind {
         FaultKind::Status { code, body, headers } => {
@@ -56,6 +56,7 @@ pub(crate) fn apply(kind: FaultKind, right: Answer) -> Outcome {
         }
         // Already applied by the list.
         FaultKind::SamePage | FaultKind::Reversed => {}
+        FaultKind::Echo { form } => outcome.answer = echo::answer(form, request, outcome.answer),
     }
     outcome
 }
@@ -71,21 +72,6 @@ fn status(code: u16, body: FaultBody) -> Answer {
         FaultBody::Empty => Answer::new(code, "", ""),
         FaultBody::Text(text) => Answer::new(code, MEDIA_TYPE, text),
     }
-}
-
-/// Inserts the text after the body's first brace, or at the start if there is none.
-fn insert(body: &[u8], text: &str) -> Bytes {
-    let at = body.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
-    let (before, after) = body.split_at(at);
-    let mut whole = before.to_vec();
-    for letter in text.chars() {
-        match u8::try_from(u32::from(letter)) {
-            Ok(byte) => whole.push(byte),
-            Err(_) => whole.extend(letter.encode_utf8(&mut [0; 4]).bytes()),
-        }
-    }
-    whole.extend(after);
-    whole.into()
 }
 
 /// Whether a header is safe to send: names or values that would break the head are left out.

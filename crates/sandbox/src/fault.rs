@@ -86,6 +86,8 @@ pub enum FaultKind {
     SamePage,
     /// The list of shipments is reversed, as if every row had moved.
     Reversed,
+    /// The answer quotes the credentials of its request.
+    Echo { form: EchoForm },
 }
 
 impl FaultKind {
@@ -106,7 +108,8 @@ impl FaultKind {
             | FaultKind::Insert { .. }
             | FaultKind::Redirect { .. }
             | FaultKind::SamePage
-            | FaultKind::Reversed => true,
+            | FaultKind::Reversed
+            | FaultKind::Echo { .. } => true,
         }
     }
 }
@@ -122,6 +125,48 @@ pub enum FaultBody {
     Html,
     Empty,
     Text(String),
+}
+
+/// How an answer quotes the credentials of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EchoForm {
+    /// 400 (a login: 401) with the header, the secret and all headers in title, detail and violations.
+    Plain,
+    /// The same in base64: standard, URL-safe, and at each alignment.
+    Base64,
+    /// The same with each byte percent-encoded, in both cases.
+    Percent,
+    /// The same as JSON in a JSON text, each letter escaped.
+    Json,
+    /// The same, shortened to its first bytes.
+    Prefix,
+    /// The same status without a body: in header names and values, in `Link`, `Retry-After` and the reason phrase.
+    Headers,
+    /// 200 with the credential as the content type, and a page that shows it.
+    Type,
+    /// 200 with JSON that ends within the credential.
+    Broken,
+    /// 302 to an address with the credential.
+    Redirect,
+    /// The right answer with the credential as its first member.
+    Document,
+}
+
+impl EchoForm {
+    /// All forms.
+    pub const ALL: [EchoForm; 10] = [
+        EchoForm::Plain,
+        EchoForm::Base64,
+        EchoForm::Percent,
+        EchoForm::Json,
+        EchoForm::Prefix,
+        EchoForm::Headers,
+        EchoForm::Type,
+        EchoForm::Broken,
+        EchoForm::Redirect,
+        EchoForm::Document,
+    ];
 }
 
 /// The rules with their counts and the seeded random generator.
@@ -164,7 +209,7 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use super::{Fault, FaultKind, Faults};
+    use super::{EchoForm, Fault, FaultKind, Faults};
 
     #[test]
     fn rules_skip_count_and_end() {
@@ -187,6 +232,8 @@ mod tests {
         assert_eq!(fault, Fault::times("/token", FaultKind::Reset, 2));
         let text = r#"{"match":"/","kind":{"status":{"code":503,"body":"html","headers":{"Retry-After":"4"}}}}"#;
         assert!(serde_json::from_str::<Fault>(text).is_ok());
+        let echo: Fault = serde_json::from_str(r#"{"match":"/","kind":{"echo":{"form":"base64"}}}"#).unwrap();
+        assert_eq!(echo.kind, FaultKind::Echo { form: EchoForm::Base64 });
         assert!(serde_json::from_str::<Fault>(r#"{"match":"/","kind":"reset","time":2}"#).is_err());
         assert!(serde_json::from_str::<Fault>(r#"{"match":"/","kind":{"slow":{"s":2}}}"#).is_err());
     }

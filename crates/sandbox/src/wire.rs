@@ -3,6 +3,7 @@
 //! A server library would correct what a fault must break (cut bodies, wrong lengths, resets). Limits: 16 KiB of head,
 //! 1 MiB of request body, `Content-Length` bodies only.
 
+use std::borrow::Cow;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -59,14 +60,16 @@ impl Request {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) content_type: &'static str,
+    pub(crate) content_type: Cow<'static, str>,
+    /// Instead of the status's own.
+    pub(crate) reason: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub(crate) fn new(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-        Answer { status, content_type, headers: Vec::new(), body: body.into() }
+    pub(crate) fn new(status: u16, content_type: impl Into<Cow<'static, str>>, body: impl Into<Bytes>) -> Answer {
+        Answer { status, content_type: content_type.into(), reason: None, headers: Vec::new(), body: body.into() }
     }
 
     pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Answer {
@@ -249,7 +252,8 @@ fn parse_head(head: &[u8]) -> Result<Request, WireError> {
 
 fn head(answer: &Answer, framing: &str, keep: bool) -> Vec<u8> {
     let mut head = String::with_capacity(512);
-    head.push_str(&format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status)));
+    let reason = answer.reason.as_deref().unwrap_or_else(|| reason(answer.status));
+    head.push_str(&format!("HTTP/1.1 {} {reason}\r\n", answer.status));
     if !answer.content_type.is_empty() {
         head.push_str(&format!("content-type: {}\r\n", answer.content_type));
     }
