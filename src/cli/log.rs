@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use super::bars_stderr;
 use super::command_error::{CommandError, CommandResult};
@@ -181,7 +182,7 @@ pub(super) fn start(log: &Log, voice: Voice) -> CommandResult {
     };
     let wrong =
         |error| CommandError::Usage(format!("1 problem in the configuration:\n  log.level: `{level}`: {error}"));
-    let filter = EnvFilter::try_new(directives(level)).map_err(wrong)?;
+    let filter = filter(level).map_err(wrong)?;
     let stream = Stream::stderr();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stream.clone()).with_target(true);
     let started = match log.format {
@@ -203,6 +204,15 @@ fn directives(level: &str) -> String {
         return level.to_owned();
     }
     format!("{level},warp=off,tokio_cron_scheduler=error")
+}
+
+/// Modules that log what a host sent (HTTP/2 closes a connection with a text of the host), and their highest level.
+/// Whatever is asked for: such a text may quote a credential.
+const QUOTING: [&str; 3] = ["h2=info", "hyper=info", "hyper_util=info"];
+
+fn filter(level: &str) -> Result<EnvFilter, ParseError> {
+    let filter = EnvFilter::try_new(directives(level))?;
+    QUOTING.iter().try_fold(filter, |filter, directive| Ok(filter.add_directive(directive.parse()?)))
 }
 
 /// Prints a line to standard error, whatever the log level. In a service it is JSON if the log is.
@@ -275,7 +285,7 @@ mod tests {
     use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
     use std::time::Duration;
 
-    use super::{Stream, WAITING_MAX, directives};
+    use super::{QUOTING, Stream, WAITING_MAX, directives, filter};
 
     /// A stream that accepts a line only when the test reads one.
     struct Reluctant(SyncSender<Vec<u8>>);
@@ -294,6 +304,16 @@ mod tests {
     fn reluctant() -> (Stream, Receiver<Vec<u8>>) {
         let (sender, receiver) = sync_channel(0);
         (Stream::new("test", Reluctant(sender)), receiver)
+    }
+
+    #[test]
+    fn what_hosts_sent_is_logged_at_no_level() {
+        for level in ["trace", "h2=trace,hyper=debug", "trace,hyper_util=trace"] {
+            let filter = filter(level).unwrap().to_string();
+            let directives: Vec<&str> = filter.split(',').collect();
+            assert!(QUOTING.iter().all(|quoting| directives.contains(quoting)), "{filter}");
+            assert!(!filter.contains("h2=trace") && !filter.contains("h2=debug"), "{filter}");
+        }
     }
 
     #[tokio::test]

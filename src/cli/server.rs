@@ -201,7 +201,7 @@ impl RemoteServer {
         if !kind.starts_with("application/problem+json") {
             return Err(self.is_no_waybill(&format!("{status}, {kind}")));
         }
-        let detail = table::clean(value.get("detail").and_then(Value::as_str).unwrap_or_default());
+        let detail = self.quote(value.get("detail").and_then(Value::as_str).unwrap_or_default());
         let (base, from) = (&self.base, &self.key.from);
         Err(CommandError::Failed(match status {
             StatusCode::UNAUTHORIZED => anyhow!(
@@ -231,20 +231,28 @@ impl RemoteServer {
                 return Err(self.is_no_waybill("an answer without an end"));
             }
         }
+        if self.sent().found_in(&body).is_some() {
+            return Err(self.is_no_waybill("it repeats the API key"));
+        }
         Ok((status, headers, body))
+    }
+
+    fn sent(&self) -> source::Sent<'_> {
+        source::Sent::key(self.key.text.expose_secret())
+    }
+
+    /// A text of the server as it may be shown: a host that is no Waybill server may quote the key.
+    fn quote(&self, text: &str) -> String {
+        table::clean(&self.sent().redact(text))
     }
 
     fn redirects(&self, headers: &HeaderMap) -> CommandError {
         let to = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("another address");
-        CommandError::Failed(anyhow!(
-            "{} redirects to {}; give that address with --server",
-            self.base,
-            table::clean(to)
-        ))
+        CommandError::Failed(anyhow!("{} redirects to {}; give that address with --server", self.base, self.quote(to)))
     }
 
     fn is_no_waybill(&self, what: &str) -> CommandError {
-        let (base, what) = (&self.base, table::clean(what));
+        let (base, what) = (&self.base, self.quote(what));
         CommandError::Failed(anyhow!(
             "{base} is not a Waybill server, or not of this version ({what}); give the address that `waybill serve` says \
              it listens on"
@@ -252,7 +260,7 @@ impl RemoteServer {
     }
 
     fn no_answer(&self, error: &reqwest::Error) -> CommandError {
-        let (why, base) = (source::root_cause(error), &self.base);
+        let (why, base) = (self.quote(&source::root_cause(error)), &self.base);
         CommandError::Failed(if error.is_timeout() {
             let hint =
                 if base.scheme() == "https" { "; if it speaks plain HTTP, on this machine, write http://" } else { "" };

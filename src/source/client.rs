@@ -23,7 +23,8 @@ use super::http::encoded;
 use super::login::{Login, LoginDeps};
 use super::outcome::{Call, Ending, Outcome};
 use super::pace::Pace;
-use super::problem::{SourceError, clean, content_type, from_status, host_of, is_json, root_cause};
+use super::problem::{ErrorAnswer, SourceError, content_type, from_status, host_of, is_json, quote, root_cause};
+use super::redact::Sent;
 use super::token::{Bearer, Tokens};
 use crate::domain::{Auth, Clock, SourceOrigin};
 
@@ -41,6 +42,11 @@ pub trait Upstream: Send + Sync + 'static {
     /// As [`Source::forget`].
     fn forget(&self, client_id: &str);
 
+    /// As [`Source::redacted`].
+    fn redacted(&self, _: &Credentials, error: SourceError) -> SourceError {
+        error
+    }
+
     /// As [`Source::close`].
     fn close(&self);
 }
@@ -56,6 +62,10 @@ impl Upstream for Source {
 
     fn forget(&self, client_id: &str) {
         Source::forget(self, client_id);
+    }
+
+    fn redacted(&self, credentials: &Credentials, error: SourceError) -> SourceError {
+        Source::redacted(self, credentials, error)
     }
 
     fn close(&self) {
@@ -143,13 +153,17 @@ impl Source {
             Err(error) => return Outcome::not_sent(error),
         };
         let asked = self.dates.now();
-        match self.http.execute(request).await {
+        let mut outcome = match self.http.execute(request).await {
             Ok(response) => {
                 self.dates.note(asked, response.headers());
                 self.answer(response, credentials, bearer.as_ref(), call).await
             }
             Err(error) => no_answer(&error),
+        };
+        if let Err(error) = outcome.result {
+            outcome.result = Err(error.redacted(&sent_with(credentials, bearer.as_ref())));
         }
+        outcome
     }
 
     /// The login that a call would wait for, started if none is under way; its result is known to later calls. None: a
@@ -196,6 +210,12 @@ impl Source {
     /// Drops the token and the refusal of a client: it was deleted, or is to be tried again.
     pub fn forget(&self, client_id: &str) {
         self.tokens.forget(client_id);
+    }
+
+    /// An error about the content of an answer, like the names of its members, without what calls carry. Errors of
+    /// [`Source::get`] are redacted already.
+    pub fn redacted(&self, credentials: &Credentials, error: SourceError) -> SourceError {
+        error.redacted(&sent_with(credentials, self.tokens.known(&credentials.client_id).as_ref()))
     }
 
     /// Lets no further call or login leave: those that wait for a token, a permit or their turn end unsent. Calls in
@@ -273,19 +293,29 @@ impl Source {
             }
             None => {}
         }
-        let next_link = next_link(response.headers());
+        let sent = sent_with(credentials, bearer);
+        let next_link = next_link(response.headers()).map(|link| sent.redact_all(&link).into_owned());
         let result = if status == 200 {
-            match expected_type(&response, &call.media_type) {
-                Ok(()) => read_whole(response, self.body_max).await,
+            match expected_type(&response, &call.media_type, &sent) {
+                Ok(()) => read_whole(response, self.body_max).await.and_then(|body| match sent.found_in(&body) {
+                    None => Ok(body),
+                    Some(what) => Err(SourceError::Echo { what }),
+                }),
                 Err(error) => Err(error),
             }
         } else {
             let headers = response.headers().clone();
             let body = read_some(response, ERROR_BODY_MAX).await;
-            Err(from_status(status, &headers, &body, retry_after(&headers, wall), quota.reset))
+            let answer = ErrorAnswer { status, headers: &headers, body: &body, sent };
+            Err(from_status(&answer, retry_after(&headers, wall), quota.reset))
         };
         Outcome { result, next_link, quota, ending: Ending::Answered, status: Some(status) }
     }
+}
+
+/// What a call carried, or its login did.
+fn sent_with<'a>(credentials: &'a Credentials, bearer: Option<&'a Arc<Bearer>>) -> Sent<'a> {
+    credentials.sent(bearer.map(|bearer| bearer.token()))
 }
 
 fn no_answer(error: &reqwest::Error) -> Outcome {
@@ -297,13 +327,13 @@ fn no_answer(error: &reqwest::Error) -> Outcome {
     Outcome::plain(Err(error), Ending::Lost)
 }
 
-fn expected_type(response: &Response, asked: &str) -> Result<(), SourceError> {
+fn expected_type(response: &Response, asked: &str, sent_with: &Sent<'_>) -> Result<(), SourceError> {
     let sent = content_type(response.headers());
     let asked = asked.split(';').next().unwrap_or_default().trim();
     if sent.eq_ignore_ascii_case(asked) || sent == "application/json" {
         return Ok(());
     }
-    let detail = format!("its type is `{}`, not {asked}", clean(&sent));
+    let detail = format!("its type is `{}`, not {asked}", quote(&sent, sent_with));
     // A gateway's own page is often temporary; another version of the API is not.
     Err(if is_json(response.headers()) { SourceError::Shape { detail } } else { SourceError::Malformed { detail } })
 }

@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::problem::SourceError;
+use super::redact::Sent;
 use crate::domain::calls::CallStatus;
 use crate::domain::{SourceOrigin, Timestamp};
 
@@ -34,6 +35,11 @@ pub(super) enum Purpose {
 impl Credentials {
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Sha256::digest(self.client_secret.expose_secret().as_bytes()).into()
+    }
+
+    /// What a request with them carries; with a token if it has one.
+    pub(super) fn sent<'a>(&'a self, token: Option<&'a str>) -> Sent<'a> {
+        Sent::by(&self.client_id, self.client_secret.expose_secret(), token)
     }
 
     /// Whether they may be sent to a source: asked immediately before each login, and before each call that carries

@@ -91,8 +91,17 @@ impl Login {
         &self.origin
     }
 
-    /// Asks for a token. At most one request leaves, and none with credentials of another source.
+    /// Asks for a token. At most one request leaves, and none with credentials of another source. No text of a failure
+    /// has anything of the credentials.
     pub(super) async fn ask(&self, credentials: &Credentials, purpose: Purpose) -> Result<Granted, LoginFailure> {
+        let sent = credentials.sent(None);
+        self.try_to_ask(credentials, purpose).await.map_err(|failure| match failure {
+            LoginFailure::Definite(error) => LoginFailure::Definite(error.redacted(&sent)),
+            LoginFailure::Unavailable(text) => LoginFailure::Unavailable(sent.redact(&text).into_owned()),
+        })
+    }
+
+    async fn try_to_ask(&self, credentials: &Credentials, purpose: Purpose) -> Result<Granted, LoginFailure> {
         let authorization = basic(credentials).map_err(LoginFailure::Definite)?;
         self.gate().check(Instant::now()).map_err(LoginFailure::Definite)?;
         tokio::select! {
@@ -135,20 +144,14 @@ impl Login {
     fn judge(&self, answer: LoginAnswer, credentials: &Credentials) -> Result<Granted, LoginFailure> {
         let LoginAnswer { status, headers, body, asked_at } = answer;
         let now = Instant::now();
-        let reason = || {
-            let text = problem_text(&body);
-            let secret = credentials.client_secret.expose_secret();
-            match text.as_str() {
-                "" => format!("the login host answered {status}"),
-                // A host that echoes what it was sent must not put it into our logs.
-                text if !secret.is_empty() && text.contains(secret) => format!("the login host answered {status}"),
-                text => text.to_owned(),
-            }
-        };
+        // A host that echoes what it was sent must not put it into our logs.
+        let text = || problem_text(&body, &credentials.sent(None));
+        let reason = || Some(text()).filter(|text| !text.is_empty());
+        let reason = || reason().unwrap_or_else(|| format!("the login host answered {status}"));
         let refused = || LoginFailure::Definite(SourceError::Refused { reason: reason() });
         match status {
             404 => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),
-            403 if problem_text(&body).is_empty() => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),
+            403 if text().is_empty() => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),
             429 => {
                 let pause = retry_after(&headers, self.dates.now()).unwrap_or(PAUSE_UNREADABLE);
                 Err(LoginFailure::Definite(self.gate().throttled(now, pause)))

@@ -17,6 +17,7 @@
 //! | `json`, `split`, `pointer` | JSON with its digest; its parts; values at pointers |
 //! | `envelope`, `rows`, `paging` | where the rows of a page are; what they are; whether the list continues, and what proves its end |
 //! | `pace` | steady pace of calls to one host |
+//! | `redact` | cuts out of an answer's texts what we sent, in each form in which a host may quote it |
 //!
 //! A lane takes free slots of its budget, makes that use durable, calls [`Source::get`] and hands each
 //! [`Outcome`] back to the budget with [`Outcome::settle`]. This module does not know the store:
@@ -50,6 +51,7 @@ mod paging_tests;
 mod pointer;
 pub mod position;
 pub mod problem;
+mod redact;
 mod rows;
 mod split;
 #[cfg(test)]
@@ -68,3 +70,4 @@ pub use outcome::{Call, Ending, Outcome};
 pub use position::{Position, Walk, news_since, stretches};
 pub use problem::SourceError;
 pub(crate) use problem::root_cause;
+pub(crate) use redact::Sent;

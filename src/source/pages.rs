@@ -110,8 +110,13 @@ pub fn page_behind(
     error: &SourceError,
     is_alone: impl FnOnce() -> bool,
 ) -> Option<Next> {
-    let is_about_the_page =
-        matches!(error, SourceError::Malformed { .. } | SourceError::Shape { .. } | SourceError::TooLarge { .. });
+    let is_about_the_page = matches!(
+        error,
+        SourceError::Malformed { .. }
+            | SourceError::Shape { .. }
+            | SourceError::TooLarge { .. }
+            | SourceError::Echo { .. }
+    );
     let is_away =
         matches!(error, SourceError::Unavailable { .. } | SourceError::TimedOut | SourceError::Interrupted(_));
     // An API that is down answers no page; on the first page other calls show whether it is.

@@ -1,8 +1,8 @@
 //! What can go wrong with a call: [`SourceError`], and what each case means for the job.
 //!
 //! The texts are shown to people and kept in the store, so they never hold a secret, a token or a
-//! document: from an error body only its title, detail and violations are taken, without control
-//! characters, cut to 200 bytes.
+//! document: from an error body only its title, detail and violations are taken, without what we sent (`redact`) and
+//! without control characters, cut to 200 bytes.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde_json::Value;
 use url::Url;
 
+use super::redact::Sent;
 use crate::domain::sentence::clause;
 use crate::domain::terminal::is_unsafe;
 use crate::domain::{Cause, Disposition, ErrorClass};
@@ -81,6 +82,12 @@ pub enum SourceError {
     /// Valid JSON, or another type of content, that does not match the definition.
     #[error("the answer has an unexpected shape: {detail}")]
     Shape { detail: String },
+    /// The answer is good, and quotes a credential: stored, it would be served to all who may read documents.
+    #[error(
+        "the answer repeats {what} that the call was made with, so it is not stored: ask whoever runs the API to stop \
+         that; it is read again by later walks, and at once with POST /api/v1/parked/ID/retry"
+    )]
+    Echo { what: &'static str },
 }
 
 /// The host and port of an address, for messages.
@@ -118,7 +125,7 @@ impl SourceError {
             SourceError::TooLarge { .. } => ErrorClass::TooLarge,
             SourceError::Redirected { .. } => ErrorClass::Redirected,
             SourceError::Malformed { .. } => ErrorClass::Malformed,
-            SourceError::Shape { .. } => ErrorClass::Shape,
+            SourceError::Shape { .. } | SourceError::Echo { .. } => ErrorClass::Shape,
         };
         Cause::new(class, self.to_string())
     }
@@ -142,12 +149,40 @@ impl SourceError {
             | SourceError::Redirected { .. }
             | SourceError::Malformed { .. } => Disposition::Retry { after: None },
             // JSON that does not match the definition usually does not at the next call either.
-            SourceError::Shape { .. } | SourceError::NoContent => Disposition::RetryOnce,
+            SourceError::Shape { .. } | SourceError::NoContent | SourceError::Echo { .. } => Disposition::RetryOnce,
             // About rights or the account, not the document: works again once they are restored.
             SourceError::Rejected { status: 402 | 403, .. } => Disposition::Park { transient: true },
             SourceError::NotFound { .. } | SourceError::Rejected { .. } | SourceError::TooLarge { .. } => {
                 Disposition::Park { transient: false }
             }
+        }
+    }
+
+    /// The same without what was sent. Texts are redacted where they enter, before they are cut to their length; this
+    /// catches those of libraries too.
+    pub(super) fn redacted(self, sent: &Sent<'_>) -> SourceError {
+        let redact = |text: String| sent.redact(&text).into_owned();
+        match self {
+            SourceError::Refused { reason } => SourceError::Refused { reason: redact(reason) },
+            SourceError::LoginUnavailable { after, reason } => {
+                SourceError::LoginUnavailable { after, reason: redact(reason) }
+            }
+            SourceError::NotFound { status, detail } => SourceError::NotFound { status, detail: redact(detail) },
+            SourceError::Rejected { status, detail } => SourceError::Rejected { status, detail: redact(detail) },
+            SourceError::Unreachable(text) => SourceError::Unreachable(redact(text)),
+            SourceError::Interrupted(text) => SourceError::Interrupted(redact(text)),
+            SourceError::Malformed { detail } => SourceError::Malformed { detail: redact(detail) },
+            SourceError::Shape { detail } => SourceError::Shape { detail: redact(detail) },
+            SourceError::Throttled { .. }
+            | SourceError::Unauthorized
+            | SourceError::LoginBlocked { .. }
+            | SourceError::NoContent
+            | SourceError::Unavailable { .. }
+            | SourceError::Stopping
+            | SourceError::TimedOut
+            | SourceError::TooLarge { .. }
+            | SourceError::Redirected { .. }
+            | SourceError::Echo { .. } => self,
         }
     }
 }
@@ -160,15 +195,22 @@ fn tail(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
+/// An answer with a status other than 200, and what its request carried.
+pub(super) struct ErrorAnswer<'a> {
+    pub(super) status: u16,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) body: &'a [u8],
+    pub(super) sent: Sent<'a>,
+}
+
 /// Maps a status other than 200 to its error; `docs/resources.md` has the table. `retry_after` and `reset` are from the
 /// headers; the client has handled a 401 before.
 pub(super) fn from_status(
-    status: u16,
-    headers: &HeaderMap,
-    body: &[u8],
+    ErrorAnswer { status, headers, body, sent }: &ErrorAnswer<'_>,
     retry_after: Option<Duration>,
     reset: Option<Duration>,
 ) -> SourceError {
+    let (status, detail) = (*status, || problem_text(body, sent));
     match status {
         401 => SourceError::Unauthorized,
         420 | 429 => SourceError::Throttled { retry_after: retry_after.or(reset) },
@@ -179,8 +221,8 @@ pub(super) fn from_status(
         408 | 409 | 423 | 425 | 500.. => SourceError::Unavailable { status, retry_after },
         // A web server's or gateway's own page is not about the document.
         403 | 404 | 410 if !body.is_empty() && !is_json(headers) => SourceError::Unavailable { status, retry_after },
-        404 | 410 => SourceError::NotFound { status, detail: problem_text(body) },
-        400..=499 => SourceError::Rejected { status, detail: problem_text(body) },
+        404 | 410 => SourceError::NotFound { status, detail: detail() },
+        400..=499 => SourceError::Rejected { status, detail: detail() },
         _ => SourceError::Shape { detail: format!("status {status} where 200 was expected") },
     }
 }
@@ -198,8 +240,8 @@ pub(super) fn content_type(headers: &HeaderMap) -> String {
 }
 
 /// Title, detail and violations of a problem body, or `error` and `error_description` of a login
-/// host's; empty when the body is neither.
-pub(super) fn problem_text(body: &[u8]) -> String {
+/// host's, without what was sent; empty when the body is neither.
+pub(super) fn problem_text(body: &[u8], sent: &Sent<'_>) -> String {
     let Ok(Value::Object(problem)) = serde_json::from_slice::<Value>(body) else {
         return String::new();
     };
@@ -211,7 +253,12 @@ pub(super) fn problem_text(body: &[u8]) -> String {
         parts.push(format!("{} {}", text("name"), text("reason")).trim().to_owned());
     }
     parts.retain(|part| !part.is_empty());
-    clean(&parts.join("; "))
+    quote(&parts.join("; "), sent)
+}
+
+/// A server's text as it may be shown: redacted before it is cut, so that no piece of a credential is left at its end.
+pub(super) fn quote(text: &str, sent: &Sent<'_>) -> String {
+    clean(&sent.redact(text))
 }
 
 /// Sanitises a server's text for logs: no control characters, at most [`TEXT_MAX`] bytes.
@@ -242,12 +289,17 @@ mod tests {
 
     use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-    use super::{SourceError, clean, from_status, problem_text};
+    use super::{ErrorAnswer, Sent, SourceError, clean, from_status};
     use crate::domain::Disposition;
+
+    fn problem_text(body: &[u8]) -> String {
+        super::problem_text(body, &Sent::key("canary-token-of-a-call"))
+    }
 
     fn of(status: u16, kind: &'static str, body: &str, pause: Option<u64>) -> SourceError {
         let headers: HeaderMap = [(CONTENT_TYPE, HeaderValue::from_static(kind))].into_iter().collect();
-        from_status(status, &headers, body.as_bytes(), pause.map(Duration::from_secs), Some(Duration::from_secs(9)))
+        let answer = ErrorAnswer { status, headers: &headers, body: body.as_bytes(), sent: Sent::key("") };
+        from_status(&answer, pause.map(Duration::from_secs), Some(Duration::from_secs(9)))
     }
 
     #[test]
@@ -355,6 +407,7 @@ mod tests {
             (SourceError::Redirected { status: 302 }, retry(None)),
             (SourceError::Malformed { detail: String::new() }, retry(None)),
             (SourceError::Shape { detail: String::new() }, Disposition::RetryOnce),
+            (SourceError::Echo { what: "the access token" }, Disposition::RetryOnce),
             (SourceError::NotFound { status: 404, detail: String::new() }, Disposition::Park { transient: false }),
             (SourceError::Rejected { status: 400, detail: String::new() }, Disposition::Park { transient: false }),
             (SourceError::Rejected { status: 403, detail: String::new() }, Disposition::Park { transient: true }),
@@ -371,6 +424,8 @@ mod tests {
             [{"name":"page","reason":"too low"},{"reason":"no name"},7],"echo":"Jansen"}"#;
         assert_eq!(problem_text(body), "Bad Request; Wrong value; page too low; no name");
         assert_eq!(problem_text(br#"{"error":"invalid_client"}"#), "invalid_client");
+        let long = format!(r#"{{"detail":"{}canary-token-of-a-call"}}"#, "x".repeat(190));
+        assert_eq!(problem_text(long.as_bytes()), format!("{}[redacted]", "x".repeat(190)), "redacted, then cut");
         for nothing in ["", "<html>", "[]", r#"{"title":7}"#] {
             assert_eq!(problem_text(nothing.as_bytes()), "");
         }

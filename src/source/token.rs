@@ -38,6 +38,9 @@ const REJECTED_BACKOFF: Backoff = Backoff::new(Duration::from_secs(10), Duration
 /// Longest life assumed for a stored token; the wall clock may have jumped in between.
 const STORED_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What precedes a token in its header.
+const SCHEME: &str = "Bearer ";
+
 /// A token that calls may carry.
 pub(super) struct Bearer {
     pub(super) header: HeaderValue,
@@ -55,8 +58,14 @@ impl Bearer {
         Instant::now() < self.expires_at
     }
 
+    /// The token alone.
+    pub(super) fn token(&self) -> &str {
+        let text = self.header.to_str().unwrap_or_default();
+        text.strip_prefix(SCHEME).unwrap_or(text)
+    }
+
     fn new(token: &SecretString, from: Instant, life: Duration, secret: Option<Fingerprint>) -> Option<Arc<Bearer>> {
-        let text = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+        let text = Zeroizing::new(format!("{SCHEME}{}", token.expose_secret()));
         Some(Arc::new(Bearer {
             header: sensitive(&text)?,
             secret,
@@ -183,6 +192,11 @@ impl Tokens {
         {
             client.rejected_tokens = 0;
         }
+    }
+
+    /// The token that calls of a client carry.
+    pub(super) fn known(&self, client_id: &str) -> Option<Arc<Bearer>> {
+        self.clients().get(client_id)?.bearer.as_ref().map(Arc::clone)
     }
 
     /// Drops the state of a client, its refusal included.

@@ -105,7 +105,7 @@ impl Step<'_> {
                 let output = StepOutput::Page { lease, page, rule };
                 AttemptResult { output, call: Some(made), pause: None, drift }
             }
-            Err(error) => self.failed_page(lease, &position, made, &error),
+            Err(error) => self.failed_page(lease, &position, made, &self.redacted(error)),
         }
     }
 
@@ -127,7 +127,16 @@ impl Step<'_> {
                 let output = StepOutput::NotFound { lease, answer: NotFound { endpoint: detail.endpoint(), status } };
                 AttemptResult { output, call: Some(made), pause: None, drift: Vec::new() }
             }
-            Err(error) => self.failed(lease, Some(made), &error),
+            Err(error) => self.failed(lease, Some(made), &self.redacted(error)),
+        }
+    }
+
+    /// An error about the content of an answer, without the shop's credentials.
+    fn redacted(&self, error: SourceError) -> SourceError {
+        match self.inner.credentials(self.shop) {
+            Ok(credentials) => self.inner.deps.source.redacted(&credentials, error),
+            // Without credentials there was no call.
+            Err(_) => error,
         }
     }
 

@@ -149,9 +149,16 @@ async fn an_answer_that_is_no_status_is_said_to_be_none() {
         (401, "text/html", "<p>Login</p>", &["not a Waybill server"]),
         (200, "text/html", "<p>Welcome</p>", &["not a Waybill server"]),
         (200, "application/json", "{\"items\":[]}", &["cannot be read", "of the server's version"]),
+        // A host that repeats the key must not bring it into a log of cron.
+        (503, problem, "{\"detail\":\"YS1rZXktb2Ytc29tZXdoZXJlLWVsc2U\"}", &["it repeats the API key"]),
+        (200, "application/json", "{\"health\":{\"a\":\"a-key-of-somewhere-else\"}}", &["it repeats the API key"]),
+        (503, problem, "{\"detail\":\"no a-key-of-somew\"}", &["503", "no [redacted]"]),
+        (401, "text/a-key-of-somewhere-else", "", &["not a Waybill server", "401 Unauthorized, text/[redacted]"]),
     ] {
         let base = imposter(status, kind, body).await;
-        says(&folder.run(&["status", "--server", &base]), 1, parts);
+        let ended = folder.run(&["status", "--server", &base]);
+        says(&ended, 1, parts);
+        assert!(!ended.err.contains("a-key-of-som") && !ended.err.contains("YS1rZXkt"), "{}", ended.err);
     }
 }
 
