@@ -14,6 +14,7 @@ mod config_errors_together;
 mod config_places;
 mod corrected_definition;
 mod definitions;
+mod echo;
 mod error_hints;
 mod fair_reads;
 mod fault_matrix;
