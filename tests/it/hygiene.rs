@@ -273,8 +273,8 @@ async fn administers(serving: &Serving, key: &str) -> bool {
     request.send().await.unwrap().status() == 200
 }
 
-fn make_older(file: &Path, by: Duration) {
-    File::options().write(true).open(file).unwrap().set_modified(SystemTime::now() - by).unwrap();
+fn date_back(file: &Path, at: SystemTime) {
+    File::options().write(true).open(file).unwrap().set_modified(at).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,15 +285,16 @@ async fn the_file_of_the_first_admin_key_goes_when_it_is_not_needed_any_more() {
     assert_eq!(folder.serve().terminate().0, Some(0));
     says(&folder.said(), &["it is in ", "data.admin-key", "this file is removed once"]);
     let key = fs::read_to_string(&file).unwrap().trim().to_owned();
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
     // No one has used the key yet, so no one may know it.
-    make_older(&file, 30 * DAY);
+    date_back(&file, written - 30 * DAY);
     let serving = folder.serve();
     assert!(file.exists() && administers(&serving, &key).await);
     assert_eq!(serving.terminate().0, Some(0));
-    make_older(&file, DAY / 2);
+    date_back(&file, written - DAY / 2);
     assert_eq!(folder.serve().terminate().0, Some(0));
     assert!(file.exists(), "its key is in use for less than a day");
-    make_older(&file, 2 * DAY);
+    date_back(&file, written - 2 * DAY);
     let serving = folder.serve();
     assert!(!file.exists() && administers(&serving, &key).await, "the file is gone, and the key stays");
     says(&folder.said(), &["removed the file with the admin key of a start", "its key is in use for a day"]);
