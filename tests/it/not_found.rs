@@ -181,7 +181,8 @@ async fn a_wrong_detail_path_is_reported_by_each_command_and_the_right_one_recov
         folder.run(&["check"]).expect(0),
         &["8 rows on the first page of things; /things/t00 answers with a document"],
     );
-    says(folder.run(&["sync"]).expect(0), &["also read: 8 documents that earlier runs had listed"]);
+    // They are put back at the start, so their run is open again and the table counts them.
+    says(folder.run(&["sync"]).expect(0), &["things done 1 8 8 0 8 0 8 0", "things done 1 8 0 0 0 0 0 0"]);
     assert_eq!(database.rows::<u64>("SELECT COUNT(*) FROM things").await, [8]);
     says(folder.run(&["verify"]).expect(0), &["yes"]);
     says(folder.run(&["status"]).expect(0), &["ok"]);
