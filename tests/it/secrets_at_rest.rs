@@ -142,6 +142,25 @@ async fn adopt(app: &TestApp, body: Value) -> (u16, Value) {
     app.call(Verb::POST, "/api/v1/adoptions", Some(body)).await
 }
 
+/// Puts an older sealed part into the first row, changes the client id of the second, damages the third, and gives the
+/// fourth the sealed part of another; returns their shops.
+async fn tampered_rows(app: &TestApp, database: &Database) -> [String; 4] {
+    let id = |number: usize| app.shops[&format!("shop{number}")].clone();
+    let (older, changed, rotten, swapped) = (id(0), id(1), id(2), id(3));
+    let before = sealed(database, &older).await;
+    app.sandbox().set_secret("shop0", "another-secret-0").unwrap();
+    assert_eq!(app.patch("shop0", json!({"client_secret": "another-secret-0"})).await.0, 200);
+    app.run_until_idle().await;
+    let newer = async || (sealed(database, &older).await != before).then_some(());
+    eventually("the row of the new secret", newer).await;
+    set(database, &older, &format!("sealed = UNHEX('{before}')")).await;
+    set(database, &changed, "client_id = 'stranger'").await;
+    set(database, &rotten, "sealed = REVERSE(sealed)").await;
+    let other = sealed(database, &id(4)).await;
+    set(database, &swapped, &format!("sealed = UNHEX('{other}')")).await;
+    [older, changed, rotten, swapped]
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_row_concerns_its_own_shop_and_that_is_adopted_or_purged() {
     let database = Database::fresh().await;
@@ -154,19 +173,7 @@ async fn a_damaged_row_concerns_its_own_shop_and_that_is_adopted_or_purged() {
         app.register(&format!("shop{number}")).await;
     }
     app.run_until_idle().await;
-    let id = |number: usize| app.shops[&format!("shop{number}")].clone();
-    let (older, changed, rotten, swapped) = (id(0), id(1), id(2), id(3));
-    let before = sealed(&database, &older).await;
-    app.sandbox().set_secret("shop0", "another-secret-0").unwrap();
-    assert_eq!(app.patch("shop0", json!({"client_secret": "another-secret-0"})).await.0, 200);
-    app.run_until_idle().await;
-    let newer = async || (sealed(&database, &older).await != before).then_some(());
-    eventually("the row of the new secret", newer).await;
-    set(&database, &older, &format!("sealed = UNHEX('{before}')")).await;
-    set(&database, &changed, "client_id = 'stranger'").await;
-    set(&database, &rotten, "sealed = REVERSE(sealed)").await;
-    let other = sealed(&database, &id(4)).await;
-    set(&database, &swapped, &format!("sealed = UNHEX('{other}')")).await;
+    let [older, changed, rotten, swapped] = tampered_rows(&app, &database).await;
     app.sandbox().reset_audit();
     app.restart_after(|folder| fs::remove_dir_all(folder.join("data")).unwrap()).await;
     let found = faults(&app).await;
