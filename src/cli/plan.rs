@@ -180,7 +180,8 @@ fn duration_text(time: Duration) -> String {
     match time.as_secs() {
         0 => "at once".to_owned(),
         s if s < 120 => format!("{s} s"),
-        s if s < 7200 => format!("{} min", s.div_ceil(60)),
+        // To the nearest: a window that is full each time adds a second of margin, not a minute.
+        s if s < 7200 => format!("{} min", (s + 30) / 60),
         s => format!("{} h {} min", s / 3600, s % 3600 / 60),
     }
 }

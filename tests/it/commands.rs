@@ -207,7 +207,8 @@ async fn a_retry_after_that_a_command_receives_is_obeyed_by_the_next_process() {
     for (rule, wait) in
         [("GET /retailer/orders/*", 1_500), ("GET /retailer/shipments", 2_000), ("GET /retailer/promotions", 2_500)]
     {
-        assert!((wait - 300..=wait).contains(&left(rule)), "{rule}: {state:#}");
+        // With the margin for a clock that runs fast.
+        assert!((wait - 300..=wait + wait / 1_000 + 1).contains(&left(rule)), "{rule}: {state:#}");
     }
     assert_eq!(left("GET /retailer/orders"), 0, "its list may be read");
 }

@@ -47,7 +47,7 @@ async fn a_mysql_that_is_killed_in_the_middle_loses_nothing() {
         assert_eq!(server.url(), url.rsplit_once('/').unwrap().0, "the server must come back on its port");
     }
     app.run_until_idle().await;
-    assert_eq!(app.status().await["sink"], json!({"kind": "mysql", "healthy": true, "error": null}));
+    assert_eq!(app.status().await["sink"], json!({"kind": "mysql", "healthy": true, "error": null, "indexing": []}));
     let truth = oracle::truth(&app);
     oracle::mysql(&database, &truth).await;
     oracle::listing(&app, &truth).await;

@@ -79,7 +79,14 @@ async fn a_key_of_one_shop_finds_no_trace_of_another() {
         for name in &names {
             assert!(!text.contains(name.as_str()), "{path} has {name}: {text}");
         }
-        let is_for_all = ["/metrics", "/api/v1/calls", "/api/v1/keys", "/api/v1/resources/shipments/drift"];
+        let is_for_all = [
+            "/metrics",
+            "/api/v1/adoptions",
+            "/api/v1/calls",
+            "/api/v1/keys",
+            "/api/v1/master-key",
+            "/api/v1/resources/shipments/drift",
+        ];
         assert_eq!(status == 403, is_for_all.contains(&path.as_str()), "{path}: {status}");
     }
 }
