@@ -133,7 +133,7 @@ impl Service {
             if seen != recoveries {
                 self.check_sink_soon();
             }
-            if !self.is_sink_away() {
+            if !self.is_sink_away() || self.sink_check.has_failed.load(Ordering::Relaxed) {
                 recoveries = seen;
                 let checked = self.check_and_repair().await;
                 self.set_busy(matches!(checked, Ok(Step::Busy | Step::OutboxWaits)));
@@ -143,10 +143,7 @@ impl Service {
                     // After a pause that was for something else it begins anew.
                     Ok(Step::Busy) if !(BUSY_PAUSE..=BUSY_PAUSE_MAX).contains(&pause) => BUSY_PAUSE,
                     Ok(Step::Busy) => (pause * 2).min(BUSY_PAUSE_MAX),
-                    Err(error) => {
-                        tracing::warn!(%error, "failed to check that the sink holds what was written to it; trying again");
-                        self.after_failed_check(&error)
-                    }
+                    Err(error) => self.after_failed_check(&error),
                 };
             }
             // The first answer of MySQL: before a run writes a checkpoint over an older one.
@@ -163,12 +160,22 @@ impl Service {
     /// ends by itself.
     fn after_failed_check(&self, error: &CompareError) -> Duration {
         let first = &self.sink_check.first;
-        let is_away = matches!(error, CompareError::Sink(error) if matches!(
-            error.class, SinkErrorClass::Disconnected | SinkErrorClass::Unavailable | SinkErrorClass::Unconfirmed
-        ));
-        if is_away && !first.is_cancelled() {
+        if !self.sink_check.has_failed.load(Ordering::Relaxed) {
+            tracing::warn!(%error, "failed to check that the sink holds what was written to it; trying again");
+        }
+        if let CompareError::Sink(away) = error
+            && matches!(
+                away.class,
+                SinkErrorClass::Disconnected | SinkErrorClass::Unavailable | SinkErrorClass::Unconfirmed
+            )
+            && !first.is_cancelled()
+        {
+            // The writer waits, so nothing else says that the sink cannot be used.
+            self.sink_check.has_failed.store(true, Ordering::Relaxed);
+            self.sink_health.note(Some(away.text.clone()));
             return BUSY_PAUSE_MAX;
         }
+        self.sink_check.has_failed.store(false, Ordering::Relaxed);
         first.cancel();
         FAILED_PAUSE
     }
@@ -194,6 +201,9 @@ impl Service {
                 self.check_sink_soon();
             }
             checked = result?;
+            if self.sink_check.has_failed.swap(false, Ordering::Relaxed) {
+                self.sink_health.note(None);
+            }
             self.sink_check.first.cancel();
         }
         let mut is_done = true;

@@ -20,6 +20,8 @@ pub(super) struct ArchiveMove {
 pub(super) struct SinkCheck {
     /// A check or a repair goes on.
     pub(super) is_busy: AtomicBool,
+    /// The first check could not reach the sink, and the health says so; it is tried until it can.
+    pub(super) has_failed: AtomicBool,
     /// The sink is of another kind than this store was used with before: it is no loss that it holds nothing yet.
     pub(super) is_new: AtomicBool,
     /// The next look checks the sink.

@@ -74,7 +74,7 @@ impl SinkHealth {
         self.0.last.lock().unwrap_or_else(PoisonError::into_inner).recoveries
     }
 
-    /// Records the result of a call made outside the writer, for sinks without a writer.
+    /// Records the result of a call made outside the writer: for sinks without a writer, and while it waits.
     pub fn note(&self, error: Option<String>) {
         self.set(error);
     }
