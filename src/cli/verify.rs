@@ -93,7 +93,8 @@ async fn verify(app: &App, args: &Args, installation: &Installation, out: &mut O
         }
         if !args.quiet {
             print_stderr(match queued {
-                0 => "nothing is to be re-read or rewritten".to_owned(),
+                // The check of the sink at the start may have begun to repair.
+                0 => "nothing more is to be re-read or rewritten".to_owned(),
                 queued => format!("trying to re-read or rewrite {}", counted(queued, "document", "documents")),
             });
         }
