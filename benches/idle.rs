@@ -3,16 +3,19 @@
 
 #![allow(clippy::print_stdout, clippy::large_futures, reason = "a script, not a service")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use mysql_async::prelude::Queryable as _;
 use sandbox::{Clock, Method, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
+
+use support::{Killed, database_name, drop_database, fresh_database};
 
 const KEY: &str = "rest-admin-key-4c1f7b92e0d5a83b6f";
 const SECRET: &str = "rest-secret";
@@ -47,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
             churn(binary, sink, mysql, rounds).await?;
         }
         if let (Some(server), true) = (mysql, documents + rounds > 0) {
-            drop_database(server).await?;
+            drop_database(server, &database_name("rest")).await?;
         }
     }
     Ok(())
@@ -148,15 +151,6 @@ impl Stand {
     }
 }
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 /// The service as a process of its own.
 struct Service {
     binary: String,
@@ -193,7 +187,7 @@ impl Service {
             directory.join("data").display()
         );
         if let Some(server) = mysql {
-            config.push_str(&format!("[mysql]\nurl = \"{}\"\n", fresh_database(server).await?));
+            config.push_str(&format!("[mysql]\nurl = \"{}\"\n", fresh_database(server, &database_name("rest")).await?));
         }
         std::fs::write(directory.join("waybill.toml"), config)?;
         let child = serve(binary, &directory)?;
@@ -311,23 +305,4 @@ fn field(path: &Path, name: &str) -> anyhow::Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}: run as root", path.display()))?;
     let line = text.lines().find(|line| line.starts_with(name)).context("a field of /proc")?;
     Ok(line.split_whitespace().nth(1).context("a number of /proc")?.parse()?)
-}
-
-fn database_name() -> String {
-    format!("waybill_rest_{}", std::process::id())
-}
-
-async fn drop_database(server: &str) -> anyhow::Result<()> {
-    let mut conn = mysql_async::Conn::from_url(server).await?;
-    conn.query_drop(format!("DROP DATABASE {}", database_name())).await?;
-    Ok(conn.disconnect().await?)
-}
-
-async fn fresh_database(server: &str) -> anyhow::Result<String> {
-    let mut conn = mysql_async::Conn::from_url(server).await?;
-    let name = database_name();
-    conn.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await?;
-    conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await?;
-    conn.disconnect().await?;
-    Ok(format!("{}/{name}", server.trim_end_matches('/')))
 }

@@ -8,19 +8,22 @@
     reason = "a script, not a service"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use mysql_async::prelude::Queryable as _;
 use sandbox::{Clock, Options, Sandbox, ShopOptions};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+
+use support::{Killed, database_name, drop_database, fresh_database};
 
 const KEY: &str = "reads-admin-key-4c1f7b92e0d5a83b6f";
 const SECRET: &str = "reads-secret";
@@ -43,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     for (sink, mysql) in [("archive", None), ("MySQL", Some(mysql.as_str()))] {
         measure(binary, sink, mysql, (documents, synced)).await?;
         if let Some(server) = mysql {
-            drop_database(server).await?;
+            drop_database(server, &database_name("reads")).await?;
         }
     }
     Ok(())
@@ -200,15 +203,6 @@ async fn sandbox(shops: &[(&str, usize)]) -> anyhow::Result<String> {
     Ok(api)
 }
 
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 /// The service as a process of its own.
 struct Service {
     child: Killed,
@@ -232,7 +226,8 @@ impl Service {
             directory.join("data").display()
         );
         if let Some(server) = mysql {
-            config.push_str(&format!("[mysql]\nurl = \"{}\"\n", fresh_database(server).await?));
+            config
+                .push_str(&format!("[mysql]\nurl = \"{}\"\n", fresh_database(server, &database_name("reads")).await?));
         }
         std::fs::write(directory.join("waybill.toml"), config)?;
         let child = Command::new(binary)
@@ -305,23 +300,4 @@ impl Service {
         drop(self.child);
         Ok(std::fs::remove_dir_all(&self.directory)?)
     }
-}
-
-fn database_name() -> String {
-    format!("waybill_reads_{}", std::process::id())
-}
-
-async fn drop_database(server: &str) -> anyhow::Result<()> {
-    let mut conn = mysql_async::Conn::from_url(server).await?;
-    conn.query_drop(format!("DROP DATABASE {}", database_name())).await?;
-    Ok(conn.disconnect().await?)
-}
-
-async fn fresh_database(server: &str) -> anyhow::Result<String> {
-    let mut conn = mysql_async::Conn::from_url(server).await?;
-    let name = database_name();
-    conn.query_drop(format!("DROP DATABASE IF EXISTS {name}")).await?;
-    conn.query_drop(format!("CREATE DATABASE {name} CHARACTER SET utf8mb4")).await?;
-    conn.disconnect().await?;
-    Ok(format!("{}/{name}", server.trim_end_matches('/')))
 }
