@@ -50,6 +50,7 @@ mod failover;
 mod fast_clock;
 mod gate;
 mod kill;
+mod many_shops;
 #[path = "../it/support/mariadb.rs"]
 #[allow(dead_code, reason = "the other binary uses the rest")]
 mod mariadb;

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use sandbox::{Options, ShopOptions};
 use secrecy::ExposeSecret as _;
 use waybill::domain::Clock;
-use waybill::store::{NewShop, Store, StoreError, master_key_id};
+use waybill::store::{Store, StoreError, master_key_id};
 
+use crate::many_shops;
 use crate::mariadb::Database;
 use crate::program::{Folder, Market};
 use crate::run::Run;
@@ -37,7 +38,7 @@ pub(crate) async fn kills(mut run: Run) {
     let mut folder = Folder::at(&market.base, &format!("{LIFTED}[mysql]\nurl = \"{}\"\n", database.url()));
     folder.set("WAYBILL_SOURCE_LOGINS_PER_SECOND", "500");
     folder.run(&["keys", "create", "--name", "first"]).expect(0);
-    register(&folder, &clients).await;
+    many_shops::register(&folder, &key(&folder), &clients).await;
     let serving = folder.serve();
     serving.idle(IDLE_WITHIN).await;
     assert_eq!(serving.terminate().0, Some(0));
@@ -100,29 +101,4 @@ async fn judge(folder: &Folder, database: &Database, keys: (&[[u8; 32]], &[u8; 3
 fn key(folder: &Folder) -> [u8; 32] {
     let text = std::fs::read_to_string(folder.path("data.key")).unwrap();
     STANDARD.decode(text.trim()).unwrap().try_into().unwrap()
-}
-
-/// Registers the shops like `POST /api/v1/shops`, but without verifying their credentials.
-async fn register(folder: &Folder, clients: &[String]) {
-    let store = Store::open(&folder.path("data"), &key(folder), Clock::system()).unwrap();
-    for some in clients.chunks(500) {
-        let created = some.iter().map(|client| {
-            store.create_shop(NewShop {
-                name: client.clone(),
-                client_id: client.clone(),
-                client_secret: secret(client).into(),
-                account: None,
-                resources: vec!["shipments".to_owned()],
-            })
-        });
-        for shop in futures_util::future::join_all(created).await {
-            shop.unwrap();
-        }
-    }
-    drop(store);
-    // Its thread closes it, and releases the lock then.
-    let lock = std::fs::File::open(folder.path("data").join("lock")).unwrap();
-    while lock.try_lock().is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

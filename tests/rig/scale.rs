@@ -12,8 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbox::{Fault, FaultBody, FaultKind, Options, Sandbox, ShopOptions};
 use waybill::domain::Clock;
-use waybill::store::{NewShop, Store};
 
+use crate::many_shops;
 use crate::memory;
 use crate::oracle::{self, Allowed};
 use crate::program::{ADMIN_KEY, Folder, Market, Serving};
@@ -123,7 +123,9 @@ pub(crate) async fn scale(run: Run) {
     folder.set("WAYBILL_SOURCE_LOGINS_PER_SECOND", "200");
     folder.set("WAYBILL_SCHEDULE_SYNC", "0 */2 * * * *");
     let begun = Instant::now();
-    register(&folder, &clients).await;
+    let key: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
+    folder.write("data.key", &STANDARD.encode(key));
+    many_shops::register(&folder, &key, &clients).await;
     println!("  {SHOPS} shops registered in the data directory in {:.1} s", begun.elapsed().as_secs_f64());
     let serving = start(&folder).await;
     let begun = Instant::now();
@@ -151,33 +153,6 @@ pub(crate) async fn scale(run: Run) {
     assert!(peak_mib <= MEMORY_MAX_MIB, "{peak_mib} MiB");
     assert!(disturbed.growth_mib <= GROWTH_MAX_MIB, "{} MiB more in the second half", disturbed.growth_mib);
     assert!(disturbed.files <= FILES_MAX, "{} open files", disturbed.files);
-}
-
-/// Registers the shops like `POST /api/v1/shops`, but without verifying their credentials.
-async fn register(folder: &Folder, clients: &[String]) {
-    let key: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
-    folder.write("data.key", &STANDARD.encode(key));
-    let store = Store::open(&folder.path("data"), &key, Clock::system()).unwrap();
-    for some in clients.chunks(500) {
-        let created = some.iter().map(|client| {
-            store.create_shop(NewShop {
-                name: client.clone(),
-                client_id: client.clone(),
-                client_secret: secret(client).into(),
-                account: None,
-                resources: vec!["shipments".to_owned()],
-            })
-        });
-        for shop in futures_util::future::join_all(created).await {
-            shop.unwrap();
-        }
-    }
-    drop(store);
-    // Its thread closes it, and releases the lock then.
-    let lock = std::fs::File::open(folder.path("data").join("lock")).unwrap();
-    while lock.try_lock().is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// Starts it; it must be quick, whatever is in its directory.
