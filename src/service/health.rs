@@ -93,8 +93,9 @@ impl Service {
             add(Code::ArchiveMoving, format!("{text}{left}; until then MySQL and the API do not show all documents"));
         }
         // A process that runs has noted the new kind, and says of each resource what it does.
-        let kind = self.store.sink_kind().unwrap_or_default();
-        if let (Sink::Archive(_), Some(kind)) = (&self.sink, kind.filter(|kind| *kind != self.sink.kind())) {
+        if matches!(self.sink, Sink::Archive(_))
+            && let Some(kind) = self.store.sink_kind().unwrap_or_default().filter(|kind| *kind != self.sink.kind())
+        {
             let text = format!("the documents are in another sink ({kind}), which is not configured any more");
             add(Code::SinkChanged, format!("{text}: they are read again into the embedded archive"));
         }

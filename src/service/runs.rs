@@ -91,15 +91,21 @@ impl Service {
     /// # Errors
     /// Of the store; the next start does the rest.
     pub(crate) async fn retry_after_changed_definitions(&self) -> Result<(), ServiceError> {
+        let mut changed = Vec::new();
         for definition in self.definitions.iter() {
             let (name, digest) = (definition.name.as_str(), definition.digest());
             let known = self.store.definition_digest(name)?;
             if known == Some(digest) {
                 continue;
             }
+            changed.push((name.to_owned(), digest));
             // Older builds did not record it.
             let shops = if known.is_some() { self.store.shops()? } else { Vec::new() };
             for shop in shops {
+                // Putting back looks at what is parked of all shops.
+                if self.store.parked_of_resource(&shop.id, name)? == 0 {
+                    continue;
+                }
                 let retried = self.retry_all_parked(&shop.id, Some(name)).await?;
                 if retried > 0 {
                     tracing::info!(
@@ -110,9 +116,8 @@ impl Service {
                     );
                 }
             }
-            self.store.store_definition_digest(name, digest).await?;
         }
-        Ok(())
+        Ok(self.store.store_definition_digests(changed).await?)
     }
 
     /// The calls of the last `days` days by rule, newest first; and when counting began, if any was made.

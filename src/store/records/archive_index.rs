@@ -31,7 +31,7 @@ pub(crate) const TERM_BYTES: usize = 9;
 
 /// Number of the term of documents that cannot be read: whatever is looked for, they are looked at.
 const UNREADABLE: u8 = 255;
-/// Stands for the time of the reading until that is known.
+/// Represents the time of the reading until that is known.
 const FETCHED_AT: Term = [254, 0, 0, 0, 0, 0, 0, 0, 0];
 
 pub(crate) const UNREADABLE_TERM: Term = [UNREADABLE, 0, 0, 0, 0, 0, 0, 0, 0];

@@ -17,14 +17,18 @@ impl Store {
         Ok(self.0.kv.get(&key(resource))?.map(|bytes| number(Some(bytes))))
     }
 
-    /// Records the digest of a resource's definition.
+    /// Records the digests of definitions by resource, in one commit; without any, none.
     ///
     /// # Errors
     /// The engine's errors; then nothing is recorded.
-    pub async fn store_definition_digest(&self, resource: &str, digest: u64) -> Result<(), StoreError> {
-        let key = key(resource);
+    pub async fn store_definition_digests(&self, digests: Vec<(String, u64)>) -> Result<(), StoreError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
         self.transact(move |tx| {
-            tx.put(key, digest.to_be_bytes().to_vec());
+            for (resource, digest) in digests {
+                tx.put(key(&resource), digest.to_be_bytes().to_vec());
+            }
             Ok(())
         })
         .await
