@@ -140,7 +140,7 @@ impl Service {
                 pause = match checked {
                     Ok(Step::Done) => PAUSE,
                     Ok(Step::OutboxWaits) => OUTBOX_PAUSE,
-                    // After a pause that was for something else it begins anew.
+                    // After a pause that was for something else it starts over.
                     Ok(Step::Busy) if !(BUSY_PAUSE..=BUSY_PAUSE_MAX).contains(&pause) => BUSY_PAUSE,
                     Ok(Step::Busy) => (pause * 2).min(BUSY_PAUSE_MAX),
                     Err(error) => self.after_failed_check(&error),

@@ -282,7 +282,7 @@ impl Layer {
     }
 }
 
-/// The byte that an escape at the begin of a text stands for, and the length of the escape. Credentials are ASCII.
+/// The byte that an escape at the start of a text represents, and the length of the escape. Credentials are ASCII.
 fn unescaped(text: &[u8]) -> Option<(u8, usize)> {
     match text {
         [b'%', high, low, ..] => Some((hex(&[*high, *low])?, 3)),

@@ -1,5 +1,5 @@
 //! What `sync` says at its end, and its exit code, follow from the health of what it was asked for: a problem that an
-//! earlier pass left is a problem of each later one. Cron shows nobody anything else.
+//! earlier pass left is a problem of each later one. Cron mails nothing else.
 
 use sandbox::{Fault, FaultBody, FaultKind, Method, Options, ShopOptions};
 
