@@ -7,6 +7,7 @@
 //! | [`domain`] | the shared types: shop, stream, run, job, document, retry; pure |
 //! | [`catalog`] | the resources that ship with the binary, their rate rules, and the reader of definitions |
 //! | [`supervisor`] | a part that panics stops the process; the store holds the one of each process |
+//! | [`gate`] | whether this process may call: a deadline that only the owner of a schema moves on |
 //! | [`config`] | file and environment in, a checked configuration out |
 //! | [`source`] | the marketplace side: tokens, budgets, calls, pagination and the meaning of failures |
 //! | [`store`] | the embedded side: one encrypted tree behind a write-ahead log; jobs, ledger, outbox, checkpoints |
@@ -48,6 +49,7 @@
 //! - **Acknowledge after commit; newer wins.** `it::outage::a_mysql_that_is_killed_in_the_middle_loses_nothing`,
 //!   `it::mysql::write::an_older_document_never_overwrites_a_newer_one_nor_its_children`
 //! - **The budget is exact**, over restarts too. `source::budget_tests`, `it::sync::the_budget_is_used_whole_and_never_overdrawn`
+//! - **One owner.** Of any number of processes on one MySQL schema one calls and writes. `it::one_owner`
 //! - **`Retry-After` is obeyed**, over a restart too. `it::shutdown::a_wish_to_wait_is_obeyed_over_a_restart`
 //! - **Invariants are checked** in release builds too: a violation pauses its shop.
 //!   `store::tests::books::a_run_that_has_more_than_it_asked_for_pauses_its_shop_and_no_other`
@@ -91,6 +93,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod gate;
 pub mod http;
 pub mod service;
 pub mod sink;

@@ -11,6 +11,9 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+/// The part that fails when another process has taken over.
+pub const OWNERSHIP: &str = "the ownership of the schema";
+
 /// Stops the process when a part of it fails. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Supervisor {

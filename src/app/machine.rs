@@ -5,7 +5,9 @@ use std::path::Path;
 use std::thread;
 
 use rustix::fs::{Access, Mode, access};
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, Signal, getrlimit, kill_process, set_dumpable_behavior, setrlimit, umask,
+};
 
 /// Limit of open files to raise to: connections, calls, store and database, with a reserve.
 const FILES_WANTED: u64 = 4_096;
@@ -38,6 +40,15 @@ pub fn keep_private() -> Result<(), String> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     // A system call filter may forbid to set what is set already.
     if getrlimit(Resource::Core) == none { Ok(()) } else { setrlimit(Resource::Core, none).map_err(refused) }
+}
+
+/// Asks a process of this user to end, as SIGTERM does.
+///
+/// # Errors
+/// There is no such process, or it is another user's.
+pub(crate) fn ask_to_end(pid: u32) -> std::io::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::InvalidInput)?;
+    Ok(kill_process(pid, Signal::TERM)?)
 }
 
 /// Raises the limit of open files and checks all limits.

@@ -3,8 +3,11 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `open_store` | opens the store with its master key |
+//! | `mode` | what an app is opened for: its store, its sink and the ownership of the schema |
+//! | `owner` | one owner: of any number of processes on one MySQL schema, one calls and writes |
 //! | `machine` | checks and raises the system's resource limits |
 //! | `master_key` | reads the key file, creates it at the first start |
+//! | `parts` | the parts of the program, made from the configuration |
 //! | `private_files` | closes the data directory to other users |
 //! | `secret_file` | files that only their owner can read |
 //! | `source_check` | opens the sink; refuses a data directory or a schema of another source |
@@ -30,7 +33,10 @@ mod finding;
 pub mod infer;
 pub mod machine;
 mod master_key;
+mod mode;
 mod open_store;
+mod owner;
+mod parts;
 pub mod preview;
 mod private_files;
 pub mod schema;
@@ -42,11 +48,10 @@ pub mod state;
 mod story;
 mod token_store;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -54,36 +59,42 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalog::Definition;
-use crate::config::{Config, SourceSettings};
+use crate::config::Config;
 use crate::domain::health::Means;
 use crate::domain::schedule::Timetable;
 use crate::domain::{Clock, RetryPolicy, Timestamp};
+use crate::gate::Gate;
 use crate::http;
 use crate::service::{self, HealthBook, Service, ServiceDeps};
 use crate::sink::mysql::{Inspection, Severity};
 use crate::sink::{Sink, SinkHealth, writer};
 use crate::source::{Source, SourceConfig};
-use crate::store::{Counters, Store, StoreError};
+use crate::store::{Counters, Store};
+use crate::supervisor::OWNERSHIP;
 use crate::sync::schedule::{Work, run_jobs};
 use crate::sync::{Engine, EngineDeps};
 use master_key::KeyFiles;
+use mode::{Mode, open_owned};
 use open_store::OpenedStore;
+use owner::{Opened, Opening, Owner};
+use parts::{digest, http_limits, source_config};
 use source_check::SourceRule;
 use token_store::PersistentTokens;
 
 pub(crate) use master_key::is_made as is_master_key_made;
+pub(crate) use open_store::holder;
+pub(crate) use owner::{Entry, standby_of};
 
 pub use crate::store::Holder;
 pub use crate::sync::Selection;
 pub use finding::{CheckLevel, Finding};
+pub use open_store::is_initialized;
 
 /// Most attempts of one lane that are prepared or in flight: a window of most rules, and a fraction of all in-flight
 /// calls.
 const LANE_WIDTH: u32 = 64;
 /// Lanes with leased jobs at once, per call that may be in flight: while some call, others commit.
 const LANES_PER_CALL: usize = 2;
-/// Burst of logins, in seconds of their rate.
-const LOGIN_BURST_S: u32 = 2;
 /// Poll interval of [`App::idle`] in case no notification arrives.
 const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Interval of persisting the drift report.
@@ -98,6 +109,8 @@ pub struct App {
     engine: Engine,
     sink: Sink,
     sink_health: SinkHealth,
+    /// None: there is no MySQL, or this app is at rest.
+    owner: Option<Owner>,
     definitions: Arc<[Arc<Definition>]>,
     timetable: Timetable,
     http: http::ServerLimits,
@@ -120,9 +133,14 @@ impl App {
     /// marketplace or MySQL is down.
     ///
     /// # Errors
-    /// The store does not open, the master key is wrong, or a URL is unusable.
+    /// The store does not open, the master key is wrong, a URL is unusable, or another process works on the MySQL schema.
     pub async fn start(config: Config) -> anyhow::Result<App> {
-        let app = App::start_with(config, Means::Api, Selection::default()).await?;
+        App::start_as(config, Entry::Serve { command: "serve".to_owned() }).await
+    }
+
+    /// As [`App::start`]; `entry`: how it becomes the owner of the MySQL schema.
+    pub(crate) async fn start_as(config: Config, entry: Entry) -> anyhow::Result<App> {
+        let app = App::start_with(config, Means::Api, Selection::default(), entry).await?;
         app.spawn_schedule();
         Ok(app)
     }
@@ -133,11 +151,15 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn start_pass(config: Config, only: Selection) -> anyhow::Result<App> {
-        App::start_with(config, Means::Commands, only).await
+        let entry = Entry::Serve { command: "sync".to_owned() };
+        App::start_with(config, Means::Commands, only, entry).await
     }
 
-    async fn start_with(config: Config, means: Means, only: Selection) -> anyhow::Result<App> {
-        let app = App::open(config, Some(only), means, SourceRule::Same).await?;
+    async fn start_with(config: Config, means: Means, only: Selection, entry: Entry) -> anyhow::Result<App> {
+        let mode = Mode { runs: Some(only), entry: Some(entry), means, rule: SourceRule::Same };
+        let app = Box::pin(App::open(config, mode)).await?;
+        app.service.expect_sink_check();
+        app.service.retry_after_changed_definitions().await?;
         if let Err(error) = app.service.restore().await {
             let restoring = app.service.clone().restore_later(app.stop.clone(), error);
             app.spawn("restore from MySQL", restoring);
@@ -152,41 +174,54 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn at_rest(config: Config) -> anyhow::Result<App> {
-        let app = App::open(config, None, Means::Commands, SourceRule::Same).await?;
+        App::at_rest_as(config, None).await
+    }
+
+    /// As [`App::at_rest`], for a command that changes what the owner of the MySQL schema relies on: it is the owner while
+    /// it runs.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn at_rest_owning(config: Config, command: &str) -> anyhow::Result<App> {
+        App::at_rest_as(config, Some(Entry::Serve { command: command.to_owned() })).await
+    }
+
+    async fn at_rest_as(config: Config, entry: Option<Entry>) -> anyhow::Result<App> {
+        let mode = Mode { runs: None, entry, means: Means::Commands, rule: SourceRule::Same };
+        let app = Box::pin(App::open(config, mode)).await?;
         if let Err(error) = app.service.restore().await {
             tracing::warn!(%error, "failed to restore from MySQL; shops of an earlier data directory, if any, are not known yet");
         }
         Ok(app)
     }
 
-    /// As [`App::at_rest`], for `waybill source move`: whatever source the data directory and the schema belong to.
+    /// As [`App::at_rest_owning`], for `waybill source move`: whatever source the data directory and the schema belong to.
     /// Nothing is restored.
     ///
     /// # Errors
     /// As [`App::start`].
     pub async fn for_source_move(config: Config) -> anyhow::Result<App> {
-        App::open(config, None, Means::Commands, SourceRule::Moves).await
+        let entry = Some(Entry::Serve { command: "source move".to_owned() });
+        let mode = Mode { runs: None, entry, means: Means::Commands, rule: SourceRule::Moves };
+        Box::pin(App::open(config, mode)).await
     }
 
-    /// `runs`: the streams to work on; None: the engine is at rest.
-    async fn open(
-        config: Config,
-        runs: Option<Selection>,
-        means: Means,
-        source_rule: SourceRule,
-    ) -> anyhow::Result<App> {
+    async fn open(config: Config, mode: Mode) -> anyhow::Result<App> {
         // Before any part starts and counts.
         let metrics = service::recorder();
         let (timetable, clock) = (config.schedule.clone(), Clock::system());
         private_files::close(&config.data_dir)?;
-        let OpenedStore { store, is_rotating } = open_store::open_or_set_aside(&config, &clock)?;
+        let Mode { runs, entry, means, rule } = mode;
+        let opening = Opening { config: &config, clock: &clock, rule };
+        let (opened, sink) = open_owned(opening, entry.as_ref()).await?;
+        let Opened { opened: OpenedStore { store, is_rotating, .. }, owner, handed } = opened;
         store.bound_parked(config.limits.parked_max);
         let found = store.counters()?;
-        let sink = source_check::open_sink(&config, &store, source_rule).await?;
         store.reseal_credentials().await?;
         let tokens = Arc::new(PersistentTokens::new(store.clone()));
         let open_files = machine::OpenFileBudget::for_calls(config.source.in_flight_max);
-        let source_config = SourceConfig { in_flight_max: open_files.calls, ..source_config(&config.source) };
+        let gate = owner.as_ref().map_or_else(Gate::opened, Owner::gate);
+        let source_config = SourceConfig { in_flight_max: open_files.calls, gate, ..source_config(&config.source) };
         let source = Arc::new(Source::new(source_config, tokens, clock.clone())?);
         let deps = EngineDeps {
             store: store.clone(),
@@ -197,6 +232,7 @@ impl App {
             outbox_bytes_max: config.limits.outbox_max_bytes,
             lane_width: LANE_WIDTH,
             lanes_at_once: LANES_PER_CALL * open_files.calls,
+            handed,
             only: runs.clone().unwrap_or_default(),
         };
         let stale_after = config.stale_after;
@@ -222,16 +258,13 @@ impl App {
             key_files: Arc::new(KeyFiles::of(&config.master_key, &config.data_dir)),
         });
         service.look_at_archive()?;
-        if runs.is_some() {
-            service.expect_sink_check();
-            service.retry_after_changed_definitions().await?;
-        }
-        Ok(App {
+        let app = App {
             service,
             store,
             engine,
             sink,
             sink_health,
+            owner,
             definitions,
             timetable,
             http: http_limits(&config, open_files.connections),
@@ -243,7 +276,11 @@ impl App {
             closing,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-        })
+        };
+        if let Some(owner) = app.owner.clone() {
+            app.spawn(OWNERSHIP, owner.keep(app.store.clone(), app.stop.clone()));
+        }
+        Ok(app)
     }
 
     /// Checks once whether MySQL responds and its tables can be written to, for the health of an app without a writer.
@@ -298,6 +335,12 @@ impl App {
         if !*self.store.failed().borrow() {
             return Ok(());
         }
+        if let Some(lost) = self.owner.as_ref().and_then(Owner::lost) {
+            anyhow::bail!("{lost}");
+        }
+        if self.store.supervisor().failed_part() == Some(OWNERSHIP) {
+            anyhow::bail!("another process has taken the MySQL schema over; this one wrote nothing since, and ends");
+        }
         if let Some(part) = self.store.supervisor().failed_part() {
             anyhow::bail!(
                 "internal error: {part} failed; see the log, and restart: the next start continues where this one stopped"
@@ -342,6 +385,9 @@ impl App {
             tracing::warn!(
                 "aborted open requests or the writer's transaction at the shutdown deadline; unfinished work is repeated"
             );
+        }
+        if let Some(owner) = &self.owner {
+            owner.end(&self.store, self.engine.slots_left()).await;
         }
         if let Sink::Mysql(mysql) = &self.sink
             && let Ok(Err(error)) = tokio::time::timeout(WRITER_PATIENCE, mysql.disconnect()).await
@@ -416,50 +462,6 @@ async fn persist_drift_periodically(engine: Engine, stop: CancellationToken) {
 async fn persist_drift(engine: &Engine) {
     if let Err(error) = engine.save_drift().await {
         error.warn("failed to persist the drift report; trying again later");
-    }
-}
-
-/// The process that holds the data directory, if that is why a command failed; the inner None: unknown.
-pub(crate) fn holder(error: &anyhow::Error) -> Option<Option<&Holder>> {
-    error.chain().find_map(|cause| match cause.downcast_ref() {
-        Some(StoreError::InUse { holder, .. }) => Some(holder.as_ref()),
-        _ => None,
-    })
-}
-
-fn digest(key: &secrecy::SecretString) -> [u8; 32] {
-    use secrecy::ExposeSecret as _;
-    Sha256::digest(key.expose_secret().as_bytes()).into()
-}
-
-fn http_limits(config: &Config, connections: usize) -> http::ServerLimits {
-    let limits = http::ServerLimits::default();
-    let connections_max = limits.connections_max.min(connections);
-    // Behind a proxy that is not trusted to name them all clients have its address.
-    let per_peer_max = if config.behind_proxy && config.trusted_proxies.is_empty() {
-        connections_max
-    } else {
-        limits.connections_per_peer_max
-    };
-    http::ServerLimits { connections_max, connections_per_peer_max: per_peer_max, ..limits }
-}
-
-fn source_config(settings: &SourceSettings) -> SourceConfig {
-    let mut config = SourceConfig::new(settings.base_url.clone(), settings.token_url.clone());
-    config.auth = settings.auth.clone();
-    config.in_flight_max = settings.in_flight_max;
-    config.calls_per_second = settings.calls_per_second;
-    config.logins_per_second = settings.logins_per_second;
-    config.login_burst = settings.logins_per_second.saturating_mul(LOGIN_BURST_S);
-    config
-}
-
-/// Whether the data directory has any content; read-only commands must not create one. An unreadable directory counts
-/// too, so that opening it reports the error.
-pub fn is_initialized(data_dir: &Path) -> bool {
-    match std::fs::read_dir(data_dir) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) => error.kind() != std::io::ErrorKind::NotFound,
     }
 }
 

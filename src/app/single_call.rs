@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::open_store::{OpenedStore, open_store};
-use super::{source_check, source_config, token_store::PersistentTokens};
+use super::parts::source_config;
+use super::{source_check, token_store::PersistentTokens};
 use crate::catalog::{Definition, Rule};
 use crate::config::Config;
 use crate::domain::{Clock, ListParams, Page, Shop, ShopState};
@@ -37,7 +38,7 @@ impl<'a> Caller<'a> {
     /// # Errors
     /// The store does not open or belongs to another source, the master key is wrong, or a URL is unusable.
     pub(super) fn open(config: &'a Config) -> anyhow::Result<Caller<'a>> {
-        let OpenedStore { store, is_rotating } = open_store(config, &Clock::system())?;
+        let OpenedStore { store, is_rotating, .. } = open_store(config, &Clock::system())?;
         let origin = config.source.origin();
         if let Some(other) = source_check::other_source(&store, &origin, &config.data_dir)? {
             return Err(other.into());

@@ -29,10 +29,7 @@ pub(super) enum SourceRule {
 /// [`OtherSource`]; an unusable address of MySQL; store errors.
 pub(super) async fn open_sink(config: &Config, store: &Store, rule: SourceRule) -> anyhow::Result<Sink> {
     let origin = config.source.origin();
-    store.use_source(origin.clone());
-    if rule == SourceRule::Same {
-        claim_directory(config, store, &origin).await?;
-    }
+    claim_store(config, store, rule).await?;
     let definitions = config.definitions.clone();
     let Some(url) = &config.mysql_url else { return Ok(Sink::Archive(Archive::new(store.clone(), definitions))) };
     let claim = SourceClaim { origin, adopts: rule == SourceRule::Same && !store.is_unused()? };
@@ -43,6 +40,16 @@ pub(super) async fn open_sink(config: &Config, store: &Store, rule: SourceRule) 
         return Err(other.into());
     }
     Ok(Sink::Mysql(Arc::new(mysql)))
+}
+
+/// Has a store belong to the configured source, unless it is about to be moved. Once is enough for each store.
+///
+/// # Errors
+/// [`OtherSource`]; store errors.
+pub(super) async fn claim_store(config: &Config, store: &Store, rule: SourceRule) -> anyhow::Result<()> {
+    let origin = config.source.origin();
+    store.use_source(origin.clone());
+    if rule == SourceRule::Same { claim_directory(config, store, &origin).await } else { Ok(()) }
 }
 
 async fn claim_directory(config: &Config, store: &Store, origin: &SourceOrigin) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::command_error::{CommandError, CommandResult};
 use super::in_use::Alternative;
 use super::log::Voice;
-use super::open::{Installation, at_rest, configure, ruled};
+use super::open::{Installation, at_rest, at_rest_owning, configure, ruled};
 use super::output::{Out, print_stderr};
 use super::{shutdown, table};
 use crate::app::{self, NoSuchShop};
@@ -115,7 +115,10 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         }
     }
     let drain = config.limits.drain;
-    let app = at_rest(config, alternative).await?;
+    let app = match &args.act {
+        Act::RotateMaster { .. } => at_rest_owning(config, "keys rotate-master", alternative).await?,
+        Act::Create { .. } | Act::List { .. } | Act::Revoke { .. } => at_rest(config, alternative).await?,
+    };
     let acted = act(app.service(), args.act, &mut out).await;
     let stopped = shutdown::stop(app, drain).await;
     acted.and(stopped)

@@ -11,6 +11,7 @@ mod command_error;
 mod demo;
 mod first_key;
 mod generate;
+mod hand_over;
 mod in_use;
 mod keys;
 mod log;
@@ -73,6 +74,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Args),
+    HandOver(hand_over::Args),
     Sync(sync::Args),
     Demo(demo::Args),
     Sandbox(sandbox::Args),
@@ -166,6 +168,7 @@ async fn dispatch(arguments: Arguments) -> CommandResult {
     let out = Out::stdout();
     match arguments.command {
         Command::Serve(args) => Box::pin(serve::run(args, config, Out::service())).await,
+        Command::HandOver(args) => Box::pin(hand_over::run(args, config, out)).await,
         Command::Sync(args) => Box::pin(sync::run(args, config, out)).await,
         Command::Demo(args) => Box::pin(demo::run(args, out)).await,
         Command::Sandbox(args) => Box::pin(sandbox::run(args, out)).await,

@@ -44,6 +44,17 @@ pub(super) async fn at_rest(config: Config, alternative: Alternative) -> Result<
     Ok(App::at_rest(config).await.map_err(|error| in_use::explain(error, &data_dir, listen, alternative))?)
 }
 
+/// As [`at_rest`], as the owner of the MySQL schema for as long as the command runs.
+pub(super) async fn at_rest_owning(
+    config: Config,
+    command: &str,
+    alternative: Alternative,
+) -> Result<App, CommandError> {
+    let (data_dir, listen) = (config.data_dir.clone(), config.listen);
+    let opened = App::at_rest_owning(config, command).await;
+    Ok(opened.map_err(|error| in_use::explain(error, &data_dir, listen, alternative))?)
+}
+
 /// The configuration file and the data directory of a command, as text: where it looked.
 pub(super) struct Installation(String);
 

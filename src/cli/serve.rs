@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::command_error::{CommandError, CommandResult};
 use super::first_key::{self, FirstKey, PLACEHOLDER};
@@ -18,10 +19,11 @@ use super::log::{self, Voice};
 use super::open::configure;
 use super::output::Out;
 use super::shutdown;
-use crate::app::{App, Holder, secret_file};
+use crate::app::{App, Entry, Holder, secret_file};
 use crate::config::{Config, ConfigDraft, ConfigError};
 use crate::domain::clock::rfc3339;
 use crate::domain::{Clock, Timestamp};
+use crate::http;
 use crate::service::{KeyRecord, KeyView, NewKey, Scope, Service};
 
 /// `--listen` overrides the file like this variable.
@@ -46,10 +48,20 @@ pub(super) struct Args {
     /// Listen here instead of http.listen
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Take the MySQL schema over from a process that is silent and, as you know, gone for good
+    #[arg(long)]
+    take_over: bool,
+    /// Wait while another process works on the MySQL schema, and take over when it ends or is gone
+    #[arg(long, conflicts_with = "take_over")]
+    standby: bool,
 }
 
 pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
+    let (is_standby, entry) = (args.standby, entry(&args));
     let config = config(args, path)?;
+    if is_standby && config.mysql_url.is_none() {
+        return Err(CommandError::Usage("--standby: there is nothing to take over without mysql.url".to_owned()));
+    }
     let drain = config.limits.drain;
     let file = config.file.clone();
     let has_admin_key = config.admin_key.is_some();
@@ -64,10 +76,12 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
         None => None,
     };
     // A restore from MySQL at the first start may take long; a stop does not wait for it.
+    let (listener, waiting) = if is_standby { stand_by(listener, &mut out)? } else { (listener, None) };
     let app = tokio::select! {
-        app = start(config) => app?,
+        app = start(config, entry) => app?,
         () = signals.requested() => return Ok(()),
     };
+    drop(waiting);
     if !has_admin_key {
         admin_key(app.service(), &key_file, &mut out).await?;
     }
@@ -90,10 +104,31 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     served.and(stopped)
 }
 
-async fn start(config: Config) -> Result<App, CommandError> {
+fn entry(args: &Args) -> Entry {
+    let command = "serve".to_owned();
+    match (args.standby, args.take_over) {
+        (true, _) => Entry::Standby { command, waiting: tokio::sync::watch::Sender::default() },
+        (false, true) => Entry::TakeOver { command },
+        (false, false) => Entry::Serve { command },
+    }
+}
+
+/// Answers on the listener that this process waits, until the guard is dropped; returns the listener for later.
+fn stand_by(listener: TcpListener, out: &mut Out) -> Result<(TcpListener, Option<DropGuard>), CommandError> {
+    let address = listener.local_addr()?;
+    let listener = listener.into_std()?;
+    let (later, now) = (listener.try_clone()?, TcpListener::from_std(listener)?);
+    let waiting = CancellationToken::new();
+    let took_over = waiting.clone().cancelled_owned();
+    tokio::spawn(http::serve_standby(now, http::ServerLimits::default(), took_over));
+    notice(out, format_args!("waybill is a standby on http://{address}/"))?;
+    Ok((TcpListener::from_std(later)?, Some(waiting.drop_guard())))
+}
+
+async fn start(config: Config, entry: Entry) -> Result<App, CommandError> {
     config.check_resources()?;
     let (data_dir, listen) = (config.data_dir.clone(), config.listen);
-    Ok(App::start(config).await.map_err(|error| in_use::explain(error, &data_dir, listen, STATUS))?)
+    Ok(App::start_as(config, entry).await.map_err(|error| in_use::explain(error, &data_dir, listen, STATUS))?)
 }
 
 /// Listens on the address of a key. If the port is taken because this data directory is served already, says that.

@@ -95,7 +95,7 @@ impl ReadyState {
     }
 }
 
-fn alive() -> ApiResult {
+pub(super) fn alive() -> ApiResult {
     Reply::json(&LivenessForm { status: "ok" })
 }
 

@@ -45,6 +45,7 @@ mod reply;
 mod request;
 mod resource_health;
 mod server;
+mod standby;
 mod static_files;
 mod unmatched;
 
@@ -87,6 +88,12 @@ pub async fn serve_metrics(
     shutdown: impl Future<Output = ()>,
 ) {
     server::run(listener, health::keyless_routes(api(service, limits)), limits, proxies, shutdown).await;
+}
+
+/// Answers for a standby until `shutdown` completes: alive, and not ready; bounds as in [`serve`].
+pub async fn serve_standby(listener: TcpListener, limits: ServerLimits, shutdown: impl Future<Output = ()>) {
+    let proxies = TrustedProxies::new(Vec::new());
+    server::run(listener, standby::routes(), limits, proxies, shutdown).await;
 }
 
 /// All routes; never rejects.

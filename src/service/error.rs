@@ -94,6 +94,7 @@ impl From<SinkError> for ServiceError {
             | SinkErrorClass::Unconfirmed
             | SinkErrorClass::NoRoom
             | SinkErrorClass::Poison
+            | SinkErrorClass::Fenced
             | SinkErrorClass::Unknown => "the database cannot be read now; try again",
         };
         ServiceError::Unavailable { detail: detail.into(), retry_after: RETRY_AFTER }

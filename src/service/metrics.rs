@@ -36,7 +36,7 @@ const COUNTERS: [(&str, &str); 12] = [
 ];
 
 /// Gauges with their help texts.
-const GAUGES: [(&str, &str); 13] = [
+const GAUGES: [(&str, &str); 14] = [
     ("waybill_open_runs", "Runs that are walking or fetching."),
     ("waybill_ready_jobs", "Jobs that are due, including those in progress."),
     ("waybill_waiting_jobs", "Delayed jobs."),
@@ -44,6 +44,7 @@ const GAUGES: [(&str, &str); 13] = [
     ("waybill_outbox_entries", "Entries in the outbox, waiting for the sink."),
     ("waybill_outbox_bytes", "Bytes in the outbox, waiting for the sink."),
     ("waybill_store_bytes", "Bytes of the embedded store on disk."),
+    ("waybill_standby", "1 while a standby waits to take over, else 0."),
     ("waybill_sink_healthy", "1 while the sink accepts documents, else 0."),
     ("waybill_logins_paused_seconds", "Seconds until logins resume, as the login host asked; 0: not paused."),
     (
@@ -82,6 +83,8 @@ impl Service {
         for name in ["waybill_gaps_total", "waybill_invariant_breaches_total", "waybill_log_lines_lost_total"] {
             counter!(name).increment(0);
         }
+        // The owner of a schema notes it with each heartbeat.
+        metrics::gauge!("waybill_standby").set(0.0);
         // The other parts are supervised from their start, and registered there.
         for part in ["a connection", "a request", "an attempt"] {
             counter!("waybill_panics_total", "part" => part).increment(0);

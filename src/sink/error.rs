@@ -21,6 +21,8 @@ pub enum SinkErrorClass {
     Operator,
     /// A document is refused. Bisect the batch and park that document.
     Poison,
+    /// Another process owns the schema by now: stop, write nothing more.
+    Fenced,
     /// Anything else: retry like `Repeat`, then bisect; the retries are bounded.
     Unknown,
 }
@@ -50,7 +52,8 @@ impl SinkError {
             class @ (SinkErrorClass::Unavailable
             | SinkErrorClass::Unconfirmed
             | SinkErrorClass::NoRoom
-            | SinkErrorClass::Operator) => class,
+            | SinkErrorClass::Operator
+            | SinkErrorClass::Fenced) => class,
         };
         SinkError { class, ..self }
     }
@@ -75,16 +78,18 @@ impl From<Late> for ReadError {
 #[cfg(test)]
 mod tests {
     use super::SinkError;
-    use super::SinkErrorClass::{Disconnected, NoRoom, Operator, Poison, Repeat, Unavailable, Unconfirmed, Unknown};
+    use super::SinkErrorClass::{
+        Disconnected, Fenced, NoRoom, Operator, Poison, Repeat, Unavailable, Unconfirmed, Unknown,
+    };
 
     #[test]
     fn a_failure_before_any_document_is_sent_blames_no_document() {
         let before = |class| SinkError::new(class, "why").before_documents();
-        for class in [Repeat, Disconnected, Unavailable, Unconfirmed, NoRoom, Operator, Poison, Unknown] {
+        for class in [Repeat, Disconnected, Unavailable, Unconfirmed, NoRoom, Operator, Poison, Fenced, Unknown] {
             let SinkError { class, text } = before(class);
             assert!(!matches!(class, Repeat | Disconnected | Poison | Unknown), "{class:?}");
             assert_eq!(text, "why");
         }
-        assert_eq!((before(NoRoom).class, before(Unconfirmed).class), (NoRoom, Unconfirmed));
+        assert_eq!([NoRoom, Unconfirmed, Fenced].map(|class| before(class).class), [NoRoom, Unconfirmed, Fenced]);
     }
 }

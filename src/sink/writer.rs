@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Mysql, SinkError, SinkErrorClass};
 use crate::domain::{Backoff, Entry, LogThrottle};
 use crate::store::{IndexCheck, OutboxItem, OutboxPosition, Store, StoreError, blocking};
-use crate::supervisor::describe_join_error;
+use crate::supervisor::{OWNERSHIP, describe_join_error};
 
 /// Entries per transaction: beyond a few hundred the server gains nothing.
 const BATCH_MAX: usize = 128;
@@ -192,8 +192,18 @@ pub async fn run_mysql(
     let acknowledging = JoinSet::new();
     let suspects = BTreeMap::new();
     let refusals = BTreeMap::new();
-    let mut writer =
-        Writer { store, mysql, health, stop, prepared: false, acknowledging, left_behind: false, suspects, refusals };
+    let mut writer = Writer {
+        store,
+        mysql,
+        health,
+        stop,
+        prepared: false,
+        fenced: false,
+        acknowledging,
+        left_behind: false,
+        suspects,
+        refusals,
+    };
     // Prepare the tables now, not with the first batch: queries may use new columns before anything is written.
     writer.write_part(&[], REPEATS_MAX).await;
     tokio::select! {
@@ -201,7 +211,7 @@ pub async fn run_mysql(
         () = sink_checked.cancelled() => {}
     }
     let mut batch = Vec::new();
-    while !writer.stop.is_cancelled() {
+    while !writer.stop.is_cancelled() && !writer.fenced {
         if batch.is_empty() {
             batch = writer.next_from_start().await;
             continue;
@@ -221,6 +231,8 @@ struct Writer {
     stop: CancellationToken,
     /// The tables match the definitions.
     prepared: bool,
+    /// Another process has taken over; nothing is written any more.
+    fenced: bool,
     /// Acknowledgement of at most one committed batch; yields whether the store accepted it.
     acknowledging: JoinSet<bool>,
     /// Some entry was deferred (it lost every race, or is suspected) and is still in the outbox.
@@ -330,6 +342,13 @@ impl Writer {
                     pause.mul_f64(0.5 + fastrand::f64() / 2.0)
                 }
                 SinkErrorClass::NoRoom => NO_ROOM_PAUSE,
+                SinkErrorClass::Fenced => {
+                    self.fenced = true;
+                    tracing::error!(error = error.text, "the sink refuses this process");
+                    self.health.set(Some(error.text));
+                    self.store.supervisor().part_failed(OWNERSHIP);
+                    return PartResult::Stopped;
+                }
                 SinkErrorClass::Operator => {
                     self.prepared = false;
                     OPERATOR_PAUSE
@@ -395,6 +414,7 @@ impl Writer {
             | SinkErrorClass::NoRoom
             | SinkErrorClass::Operator
             | SinkErrorClass::Poison
+            | SinkErrorClass::Fenced
             | SinkErrorClass::Unknown => false,
         };
         if later {

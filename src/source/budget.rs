@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::headers::Quota;
@@ -51,6 +51,33 @@ pub struct Budget {
     /// The latest instant passed in. An earlier one (its thread or the whole process was suspended since) counts as
     /// this one, so that counters and log expire alike.
     latest: Instant,
+}
+
+/// Slots of a budget that come back after a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Left {
+    ms: u64,
+    count: u32,
+}
+
+impl Left {
+    /// Rounded up: a slot never comes back early.
+    fn new(time: Duration, count: u32) -> Left {
+        let ms = if time.is_zero() { 0 } else { u64::try_from(time.as_millis()).unwrap_or(u64::MAX).saturating_add(1) };
+        Left { ms, count }
+    }
+
+    /// With a margin, since it was taken by another clock.
+    fn time(self) -> Duration {
+        Duration::from_millis(self.ms.saturating_add(self.ms / 1000))
+    }
+}
+
+/// What is left of a budget's used slots and of its pause.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotsLeft {
+    slots: Vec<Left>,
+    pause: Duration,
 }
 
 /// More calls were about to leave than the rule allows: a bug of ours, which must not reach the API.
@@ -108,6 +135,29 @@ impl Budget {
     pub fn restored(limit: Option<Limit>, occupied: u32, pause: Duration, now: Instant) -> Budget {
         let mut budget = Budget::new(limit, occupied, now);
         budget.block_for(pause, now);
+        budget
+    }
+
+    /// The slots in use and the pause, as time left: for the process that goes on, whose clock is another one. A call
+    /// still in flight counts as lost now.
+    pub fn left(&mut self, now: Instant) -> SlotsLeft {
+        let now = self.drop_expired(now);
+        let mut slots: Vec<Left> = Vec::with_capacity(self.cooling.len() + 1);
+        slots.extend(self.cooling.iter().map(|(at, count)| Left::new(*at - now, *count)));
+        if self.in_flight > 0 {
+            slots.push(Left::new(self.rest() + LOST_GRACE, self.in_flight));
+        }
+        SlotsLeft { slots, pause: Left::new(self.blocked_for(now), 0).time() }
+    }
+
+    /// A budget as another process handed it over, received at an instant.
+    pub fn handed(limit: Option<Limit>, left: &SlotsLeft, received: Instant) -> Budget {
+        let mut budget = Budget::restored(limit, 0, left.pause, received);
+        if limit.is_some() {
+            for slot in &left.slots {
+                *budget.cooling.entry(received + slot.time()).or_default() += slot.count;
+            }
+        }
         budget
     }
 

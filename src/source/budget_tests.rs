@@ -380,3 +380,24 @@ async fn slots_of_a_merged_budget_count_until_their_window_is_over() {
     );
     assert_eq!(budget.free(lost_is_over + others_may_end), 8, "and three were on their way");
 }
+
+#[test]
+fn a_budget_that_is_handed_over_frees_each_slot_when_the_former_one_would_and_never_before() {
+    let start = Instant::now();
+    let mut former = Budget::new(limit(4, 10), 0, start);
+    former.take(3, start).unwrap();
+    former.ended(start + seconds(1), &NONE);
+    former.ended(start + seconds(3), &NONE);
+    former.block_for(seconds(2), start + seconds(3));
+    // One call is still in flight. The other process has another clock, and gets it later.
+    let left = former.left(start + seconds(4));
+    let received = start + seconds(100);
+    let mut next = Budget::handed(limit(4, 10), &left, received);
+    assert_eq!((next.free(received), next.occupied(received)), (0, 3), "the pause goes on");
+    assert_eq!(next.free(received + seconds(2)), 1, "one slot was never used");
+    let free = |budget: &mut Budget, at: u64| budget.free(received + Duration::from_millis(at));
+    assert_eq!([free(&mut next.clone(), 6_900), free(&mut next, 7_100)], [1, 2], "the call that ended first");
+    assert_eq!([free(&mut next.clone(), 8_900), free(&mut next, 9_100)], [2, 3]);
+    let grace = u64::try_from(LOST_GRACE.as_millis()).unwrap();
+    assert_eq!([free(&mut next.clone(), 9_900 + grace), free(&mut next, 10_100 + grace)], [3, 4], "the one in flight");
+}

@@ -27,9 +27,13 @@ use super::problem::{ErrorAnswer, SourceError, content_type, from_status, host_o
 use super::redact::Sent;
 use super::token::{Bearer, Tokens};
 use crate::domain::{Auth, Clock, SourceOrigin};
+use crate::gate::Gate;
 
 /// Bytes read of an error's body; its text is cut shorter still.
 const ERROR_BODY_MAX: usize = 64 * 1024;
+
+/// Why a call in flight was dropped.
+const GATE_CLOSED: &str = "MySQL did not confirm in time that this process is the one that calls";
 
 /// What the lanes need of the marketplace: [`Source`], or the market of the simulation.
 pub trait Upstream: Send + Sync + 'static {
@@ -49,6 +53,11 @@ pub trait Upstream: Send + Sync + 'static {
 
     /// As [`Source::close`].
     fn close(&self);
+
+    /// As [`Source::may_call`].
+    fn may_call(&self) -> bool {
+        true
+    }
 }
 
 impl Upstream for Source {
@@ -71,6 +80,10 @@ impl Upstream for Source {
     fn close(&self) {
         Source::close(self);
     }
+
+    fn may_call(&self) -> bool {
+        Source::may_call(self)
+    }
 }
 
 /// Client of the marketplace. One per process; calls of all shops share its connections.
@@ -82,6 +95,7 @@ pub struct Source {
     in_flight: Semaphore,
     pace: Option<Pace>,
     closed: CancellationToken,
+    gate: Gate,
     auth: Auth,
     origin: Arc<SourceOrigin>,
     tokens: Tokens,
@@ -115,6 +129,7 @@ impl Source {
             origin: Arc::clone(&origin),
             pace: login_pace,
             closed: closed.clone(),
+            gate: config.gate.clone(),
             dates: Arc::clone(&dates),
             store: Arc::clone(&store),
         };
@@ -126,6 +141,7 @@ impl Source {
             in_flight: Semaphore::new(config.in_flight_max.min(Semaphore::MAX_PERMITS)),
             pace,
             closed,
+            gate: config.gate,
             auth: config.auth,
             origin,
             tokens: Tokens::new(login, store, clock.clone()),
@@ -152,16 +168,33 @@ impl Source {
             Ok(request) => request,
             Err(error) => return Outcome::not_sent(error),
         };
+        // Last of all: whatever was waited for, no request leaves after the deadline.
+        let Some(mut pass) = self.gate.enter() else { return Outcome::not_sent(SourceError::NotOwner) };
+        tokio::select! {
+            biased;
+            outcome = self.exchange(request, credentials, bearer.as_ref(), call) => outcome,
+            // Dropping the exchange closes its connection.
+            () = pass.revoked() => Outcome::plain(Err(SourceError::Interrupted(GATE_CLOSED.to_owned())), Ending::Lost),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: Request,
+        credentials: &Credentials,
+        bearer: Option<&Arc<Bearer>>,
+        call: &Call,
+    ) -> Outcome {
         let asked = self.dates.now();
         let mut outcome = match self.http.execute(request).await {
             Ok(response) => {
                 self.dates.note(asked, response.headers());
-                self.answer(response, credentials, bearer.as_ref(), call).await
+                self.answer(response, credentials, bearer, call).await
             }
             Err(error) => no_answer(&error),
         };
         if let Err(error) = outcome.result {
-            outcome.result = Err(error.redacted(&sent_with(credentials, bearer.as_ref())));
+            outcome.result = Err(error.redacted(&sent_with(credentials, bearer)));
         }
         outcome
     }
@@ -222,6 +255,11 @@ impl Source {
     /// flight may finish.
     pub fn close(&self) {
         self.closed.cancel();
+    }
+
+    /// Whether calls and logins may leave at present.
+    pub fn may_call(&self) -> bool {
+        self.gate.is_open()
     }
 
     /// A valid token and a permit among the calls in flight. The token comes first, so that shops that

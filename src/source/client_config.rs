@@ -9,6 +9,7 @@ use super::budget::RESENT_FOR;
 use super::http::build_client;
 use super::problem::root_cause;
 use crate::domain::{Auth, SourceUrl};
+use crate::gate::Gate;
 
 /// Idle connections are closed before the usual minute of servers and load balancers, so that a call
 /// rarely races with the server closing its connection.
@@ -33,6 +34,8 @@ pub struct SourceConfig {
     /// Logins per second, of all shops, and the burst allowed after a rest.
     pub logins_per_second: u32,
     pub login_burst: u32,
+    /// Asked before each call and login.
+    pub gate: Gate,
 }
 
 impl SourceConfig {
@@ -53,6 +56,7 @@ impl SourceConfig {
             calls_per_second: None,
             logins_per_second: 5,
             login_burst: 10,
+            gate: Gate::opened(),
         }
     }
 }

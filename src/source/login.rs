@@ -26,6 +26,7 @@ use super::pace::Pace;
 use super::problem::{SourceError, host_of, problem_text, root_cause};
 use crate::domain::calls::CallStatus;
 use crate::domain::{Backoff, SourceOrigin};
+use crate::gate;
 
 /// Backoff of all logins after answers that look like a blocked address.
 const BLOCK_BACKOFF: Backoff = Backoff::new(Duration::from_secs(600), Duration::from_secs(3600));
@@ -66,6 +67,7 @@ pub(super) struct Login {
     origin: Arc<SourceOrigin>,
     pace: Pace,
     closed: CancellationToken,
+    owner: gate::Gate,
     gate: Mutex<Gate>,
     dates: Arc<Dates>,
     store: Arc<dyn TokenStore>,
@@ -76,14 +78,16 @@ pub(super) struct LoginDeps {
     pub(super) origin: Arc<SourceOrigin>,
     pub(super) pace: Pace,
     pub(super) closed: CancellationToken,
+    /// Of the whole source; the breaker of the logins is another one.
+    pub(super) gate: gate::Gate,
     pub(super) dates: Arc<Dates>,
     pub(super) store: Arc<dyn TokenStore>,
 }
 
 impl Login {
     pub(super) fn new(http: reqwest::Client, url: Url, deps: LoginDeps) -> Login {
-        let LoginDeps { origin, pace, closed, dates, store } = deps;
-        Login { http, url, origin, pace, closed, gate: Mutex::new(Gate::default()), dates, store }
+        let LoginDeps { origin, pace, closed, gate: owner, dates, store } = deps;
+        Login { http, url, origin, pace, closed, owner, gate: Mutex::new(Gate::default()), dates, store }
     }
 
     /// The source whose login host this is.
@@ -120,7 +124,21 @@ impl Login {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
             .body("grant_type=client_credentials");
         let asked = self.dates.now();
-        let response = match request.send().await {
+        let Some(mut pass) = self.owner.enter() else {
+            self.gate().no_answer();
+            return Err(LoginFailure::Definite(SourceError::NotOwner));
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = request.send() => sent,
+            () = pass.revoked() => {
+                self.gate().no_answer();
+                self.store.count_login(CallStatus::NoAnswer);
+                return Err(LoginFailure::Definite(SourceError::NotOwner));
+            }
+        };
+        drop(pass);
+        let response = match sent {
             Ok(response) => response,
             Err(error) => {
                 self.gate().no_answer();

@@ -60,7 +60,7 @@ pub mod token;
 #[cfg(test)]
 mod token_tests;
 
-pub use budget::{Budget, BudgetView, Overdrawn};
+pub use budget::{Budget, BudgetView, Overdrawn, SlotsLeft};
 pub use client::{Source, Upstream};
 pub use client_config::{SourceConfig, SourceConfigError};
 pub use credentials::{Credentials, StoredToken, TokenStore};

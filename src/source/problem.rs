@@ -26,6 +26,9 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_secs(10);
 /// rule's window, usually blocks for longer, and only its pause is stored. The job keeps its place.
 const THROTTLED_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long the lane leases nothing after the gate was found closed.
+const GATE_PAUSE: Duration = Duration::from_secs(1);
+
 /// Why a call brought no document. Cheap to clone: many callers may wait for one login.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
@@ -65,6 +68,11 @@ pub enum SourceError {
     /// The process stops; the request was not sent.
     #[error("not sent: the process is stopping")]
     Stopping,
+    /// Another process may be the one that calls; the request was not sent.
+    #[error(
+        "not sent: MySQL has not confirmed for too long that this process is the one that calls; calls wait for it"
+    )]
+    NotOwner,
     /// The connection broke after the call left and before an answer began.
     #[error("the connection broke before an answer came: {0}")]
     Interrupted(String),
@@ -119,7 +127,7 @@ impl SourceError {
             SourceError::Rejected { .. } => ErrorClass::Rejected,
             SourceError::Unavailable { .. } => ErrorClass::Unavailable,
             SourceError::Unreachable(_) => ErrorClass::Unreachable,
-            SourceError::Stopping => ErrorClass::Stopping,
+            SourceError::Stopping | SourceError::NotOwner => ErrorClass::Stopping,
             SourceError::Interrupted(_) => ErrorClass::Interrupted,
             SourceError::TimedOut => ErrorClass::TimedOut,
             SourceError::TooLarge { .. } => ErrorClass::TooLarge,
@@ -140,6 +148,7 @@ impl SourceError {
                 Disposition::Postpone { after: *after }
             }
             SourceError::Unreachable(_) | SourceError::Stopping => Disposition::Postpone { after: UNREACHABLE_PAUSE },
+            SourceError::NotOwner => Disposition::Postpone { after: GATE_PAUSE },
             SourceError::Refused { .. } => Disposition::StopShop,
             SourceError::Unavailable { retry_after, .. } => Disposition::Retry { after: *retry_after },
             // A gateway's page in place of the document is often temporary; the attempts are bounded.
@@ -179,6 +188,7 @@ impl SourceError {
             | SourceError::NoContent
             | SourceError::Unavailable { .. }
             | SourceError::Stopping
+            | SourceError::NotOwner
             | SourceError::TimedOut
             | SourceError::TooLarge { .. }
             | SourceError::Redirected { .. }

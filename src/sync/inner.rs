@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, select_all};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::drift::Drifts;
 use super::failure_log::FailureLog;
+use super::lane::LaneKey;
 use super::lane_registry::LaneRegistry;
 use super::last_success::LastSuccess;
 use super::reads::Reads;
@@ -17,7 +19,7 @@ use super::selection::Selection;
 use super::turns::{Turn, Turns};
 use crate::catalog::{Definition, RuleTable};
 use crate::domain::{RetryPolicy, Shop, ShopId, Timestamp};
-use crate::source::{Credentials, Upstream};
+use crate::source::{Credentials, SlotsLeft, Upstream};
 use crate::store::{Secrets, Store, StoreError};
 
 /// Pause of the loops after a store error; the store's own failure ends the process.
@@ -36,8 +38,18 @@ pub struct EngineDeps {
     pub lane_width: u32,
     /// Most lanes with leased jobs at once.
     pub lanes_at_once: usize,
+    /// Budgets of the process that this one goes on for.
+    pub handed: Option<HandedBudgets>,
     /// Other streams are left alone: their work waits for the next engine.
     pub only: Selection,
+}
+
+/// Budgets that another process handed over, as time left.
+#[derive(Clone, Debug)]
+pub struct HandedBudgets {
+    pub budgets: HashMap<LaneKey, SlotsLeft>,
+    /// When they arrived; never earlier than they were left.
+    pub received: Instant,
 }
 
 /// What the tasks of the engine share.

@@ -29,6 +29,8 @@ use crate::supervisor::{count_panic, describe_join_error};
 const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Poll interval while the outbox is full. Thousands of lanes may wait for it.
 const OUTBOX_PAUSE: Duration = Duration::from_secs(1);
+/// Poll interval while another process may be the one that calls.
+const GATE_PAUSE: Duration = Duration::from_secs(1);
 /// Calls up to this long may use the whole width of a lane; slower ones a part of it, so that
 /// shops with slow answers do not hold the permits that all shops share.
 const QUICK: Duration = Duration::from_secs(1);
@@ -154,6 +156,9 @@ impl Loop {
         let store = self.inner.deps.store.clone();
         if self.lane.has_queues() && store.outbox_bytes()? > self.inner.deps.outbox_bytes_max {
             return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
+        }
+        if !self.inner.deps.source.may_call() {
+            return Ok(Next::Wait(Some(now + GATE_PAUSE)));
         }
         let mut queues = self.open_queues()?;
         if queues.is_empty() {
@@ -343,7 +348,7 @@ impl Loop {
         let error = match (failure, done.call.as_ref().map(|call| &call.outcome.result)) {
             (Failure::Retry { error, .. }, _) => error.text.clone(),
             (Failure::Postpone { .. }, Some(Err(error))) => match error {
-                SourceError::Throttled { .. } | SourceError::Stopping => return,
+                SourceError::Throttled { .. } | SourceError::Stopping | SourceError::NotOwner => return,
                 error => error.to_string(),
             },
             _ => return,

@@ -3,13 +3,13 @@
 //!
 //! A budget outlives its lane until all its slots are free.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::lane::{Lane, LaneKey};
-use crate::source::{Budget, BudgetView};
+use crate::source::{Budget, BudgetView, SlotsLeft};
 use crate::store::Queue;
 
 /// A budget and the queues that wait for it, for the API and the dashboard.
@@ -48,6 +48,14 @@ impl LaneRegistry {
             map.lanes.remove(&lane.key);
         }
         empty
+    }
+
+    /// The used slots of all budgets, as time left.
+    pub(super) fn slots_left(&self) -> HashMap<LaneKey, SlotsLeft> {
+        let now = Instant::now();
+        let map = self.lock();
+        let left = |budget: &Mutex<Budget>| budget.lock().unwrap_or_else(PoisonError::into_inner).left(now);
+        map.budgets.iter().map(|(key, budget)| (key.clone(), left(budget))).collect()
     }
 
     pub(super) fn view(&self) -> Vec<LaneView> {

@@ -36,19 +36,20 @@ mod start_runs;
 mod turns;
 mod wake;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-pub use inner::EngineDeps;
+pub use inner::{EngineDeps, HandedBudgets};
 pub use lane::LaneKey;
 pub use lane_registry::LaneView;
 pub use selection::Selection;
 
 use crate::catalog::RuleTable;
 use crate::domain::{RunId, Shop, ShopState, Timestamp};
+use crate::source::SlotsLeft;
 use crate::store::{Store, StoreError};
 use drift::Drift;
 use inner::{Inner, STORE_PAUSE};
@@ -163,6 +164,11 @@ impl Engine {
     /// The budgets in use, by account and rule.
     pub fn lanes(&self) -> Vec<LaneView> {
         self.0.lanes.view()
+    }
+
+    /// The used slots of the budgets, as time left; to be asked after [`Engine::stop`].
+    pub fn slots_left(&self) -> HashMap<LaneKey, SlotsLeft> {
+        self.0.lanes.slots_left()
     }
 
     /// Stops leasing and calling, and waits at most `patience` for the calls in flight. Later ones end with the

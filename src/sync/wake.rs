@@ -17,6 +17,9 @@ use crate::store::{Queue, StoreError};
 /// Interval between searches for idle budgets.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
+/// Budgets that were handed over are of use for as long as the longest window. Later ones are in the store.
+const HANDED_FOR: Duration = Duration::from_secs(7200);
+
 /// Wakes the lanes of queues that transactions added jobs to.
 pub(super) async fn listen(inner: Arc<Inner>, mut queues: mpsc::UnboundedReceiver<Queue>) {
     loop {
@@ -111,9 +114,16 @@ fn wake(inner: &Arc<Inner>, shop: &Shop, queue: Queue) {
 }
 
 /// A budget as the last process left it.
-fn stored_budget(inner: &Inner, LaneKey { account, rule }: &LaneKey) -> Result<Budget, StoreError> {
+fn stored_budget(inner: &Inner, key: &LaneKey) -> Result<Budget, StoreError> {
+    let LaneKey { account, rule } = key;
     let (store, now) = (&inner.deps.store, Instant::now());
     let limit = inner.deps.rules.rules().iter().find(|known| known.name == *rule).and_then(|rule| rule.limit);
+    if let Some(handed) = &inner.deps.handed
+        && let Some(left) = handed.budgets.get(key)
+        && handed.received.elapsed() < HANDED_FOR
+    {
+        return Ok(Budget::handed(limit, left, handed.received));
+    }
     Ok(Budget::restored(limit, store.occupied(account, rule)?, store.pause_left(account, rule)?, now))
 }
 

@@ -33,6 +33,7 @@ mod metrics;
 mod model;
 mod mysql;
 mod not_found;
+mod one_owner;
 mod one_source;
 mod openapi_check;
 mod other_api;

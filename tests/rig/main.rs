@@ -29,6 +29,7 @@
 //! | `rot` | bit rot in the data directory |
 //! | `scale` | ten thousand shops; slow and failing shops beside healthy ones |
 //! | `schema` | documents that change their form |
+//! | `standby` | two machines and one database: takeovers under faults |
 //! | `sweep` | a fault at the N-th system call |
 //! | `tests` | all tests, with their requirements and number of runs |
 //! | `tamper` | sealed records that were changed on disk |
@@ -71,6 +72,7 @@ mod rotate;
 mod run;
 mod scale;
 mod schema;
+mod standby;
 mod summary;
 mod sweep;
 mod tamper;

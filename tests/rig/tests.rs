@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::run::Run;
 use crate::{
     answers, backlog, browser, dark, database, disk, edge_content, failover, fast_clock, kill, mysql_stress, network,
-    pages, power, process, rates, rot, rotate, scale, schema, sweep, tamper, tokens, triggers, upstream,
+    pages, power, process, rates, rot, rotate, scale, schema, standby, sweep, tamper, tokens, triggers, upstream,
 };
 
 type Body = fn(Run) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -396,6 +396,14 @@ pub(crate) const TESTS: &[Test] = &[
         runs: [1, 10, 10],
         at_most: minutes(2, 2, 2),
         body: |run| Box::pin(process::two_processes(run)),
+    },
+    Test {
+        name: "standby",
+        needs: &[Need::MariaDb],
+        alone: false,
+        runs: [1, 1, 2],
+        at_most: minutes(5, 60, 170),
+        body: |run| Box::pin(standby::rounds(run)),
     },
     Test {
         name: "stopped",

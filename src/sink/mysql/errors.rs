@@ -72,6 +72,7 @@ pub(super) fn sink_error(error: &Error) -> SinkError {
                 SinkErrorClass::Repeat
                 | SinkErrorClass::Unconfirmed
                 | SinkErrorClass::Poison
+                | SinkErrorClass::Fenced
                 | SinkErrorClass::Unknown => without_values(&server.message),
             };
             let text = tidy(&format!("MySQL error {}: {message}", server.code));

@@ -16,11 +16,14 @@ use super::layout::{SqlColumn, SqlTable};
 /// The table of applied migrations.
 pub(super) const MIGRATIONS_TABLE_NAME: &str = "waybill_migrations";
 /// Tables of ours that belong to no definition, with their primary keys.
-pub(super) const OWN_KEYS: [(&str, &[&str]); 5] = [
+pub(super) const OWN_KEYS: [(&str, &[&str]); 8] = [
     (MIGRATIONS_TABLE_NAME, &["number"]),
     ("waybill_shops", &["id"]),
     ("waybill_checkpoints", &["shop_id", "resource", "combination"]),
     ("waybill_replays", &["resource", "only_shop"]),
+    ("waybill_fences", &["name"]),
+    ("waybill_register", &["role"]),
+    ("waybill_handover", &["epoch", "part"]),
     ("waybill_installation", &["number"]),
 ];
 

@@ -3,11 +3,11 @@
 //! Read before anything else of an empty data directory's start, recorded when the tables are prepared: before the first
 //! row is written, and before a shop is restored. A schema without shops and documents belongs to no source yet.
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Params, Value};
+use mysql_async::{Params, TxOpts, Value};
 use tokio::time::timeout;
 
 use super::errors::sink_error;
+use super::execute::{commit, execute};
 use super::source_claim::SourceClaim;
 use super::value::text_value;
 use super::{Mysql, READ_TIME_MAX};
@@ -139,7 +139,13 @@ impl Mysql {
             origin.and_then(SourceOrigin::login).map_or(Value::NULL, text_value),
         ];
         let mut conn = self.connection().await?;
-        let noted = async { conn.exec_drop(NOTE, values).await.map_err(|error| sink_error(&error)) };
+        let noted = async {
+            let begun = conn.start_transaction(TxOpts::default()).await;
+            let mut transaction = begun.map_err(|error| sink_error(&error))?;
+            self.pass_fence(&mut transaction, 0).await?;
+            execute(&mut transaction, NOTE, values).await?;
+            commit(transaction).await
+        };
         let outcome = timeout(READ_TIME_MAX, noted).await;
         self.settle(conn, outcome).await
     }

@@ -201,6 +201,7 @@ impl Mysql {
         let write = async {
             let mut transaction =
                 conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+            self.pass_fence(&mut transaction, 0).await?;
             let mut changed = 0;
             for (shop, sealed) in shops {
                 let values = vec![Value::Bytes(sealed.clone()), text_value(&shop.id), datetime_value(shop.updated_at)];

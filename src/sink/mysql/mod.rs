@@ -11,14 +11,17 @@
 mod alike;
 mod child_check;
 mod compare;
+mod epoch;
 mod errors;
 mod execute;
+mod fence;
 mod inspect;
 mod installation;
 mod layout;
 mod mirror;
 mod plan;
 mod query;
+mod register;
 mod rehearse;
 mod remedy;
 mod replace;
@@ -47,6 +50,7 @@ use tokio::time::timeout;
 use crate::catalog::Definition;
 use crate::sink::{SinkError, SinkErrorClass};
 
+use epoch::Fence;
 use errors::sink_error;
 use layout::Layout;
 
@@ -55,6 +59,7 @@ pub use compare::PlannedChange;
 pub use inspect::{Severity, TableFault};
 pub use installation::SchemaSources;
 pub use mirror::{LedgerPart, LedgerRow, MirroredShop};
+pub use register::{Claim, Hold, Member, Members, Promise, Register, Registered, Role};
 pub use rehearse::Inspection;
 pub use remedy::grant;
 pub use replay::{ReplayScope, Replayed};
@@ -96,6 +101,9 @@ const SESSION: [&str; 3] = [
 /// The sink. Share it by reference; all methods may run at the same time.
 pub struct Mysql {
     pool: Pool,
+    opts: Opts,
+    /// Without an owner until the app sets one.
+    fence: Fence,
     /// User and database of the address, for the statements in messages.
     names: (String, String),
     /// Host and port, if the connection is not encrypted.
@@ -149,7 +157,9 @@ impl Mysql {
         let names = (opts.user().unwrap_or_default().to_owned(), opts.db_name().unwrap_or_default().to_owned());
         Ok(Mysql {
             names,
-            pool: Pool::new(opts),
+            pool: Pool::new(opts.clone()),
+            opts,
+            fence: Fence::off(),
             plain,
             offers_tls: OnceCell::new(),
             layouts,
@@ -168,6 +178,12 @@ impl Mysql {
         let mut conn = self.connection().await?;
         let outcome = timeout(CONNECT_TIME_MAX, conn.query_drop("SELECT 1")).await;
         self.settle(conn, outcome.map(|done| done.map_err(|error| sink_error(&error)))).await
+    }
+
+    /// Where the schema is, for messages and notes.
+    pub fn schema_name(&self) -> String {
+        let (opts, (_, database)) = (&self.opts, &self.names);
+        format!("MySQL schema `{database}` on {}:{}", opts.ip_or_hostname(), opts.tcp_port())
     }
 
     /// Closes all connections; later calls fail with class `Unavailable`.
@@ -206,6 +222,7 @@ impl Mysql {
                     | SinkErrorClass::Unavailable
                     | SinkErrorClass::Unconfirmed
                     | SinkErrorClass::Poison
+                    | SinkErrorClass::Fenced
                     | SinkErrorClass::Unknown => SinkError { class: SinkErrorClass::Unavailable, ..error },
                 })
             }

@@ -53,6 +53,12 @@ pub(super) enum Mirror<'a> {
 }
 
 impl<'a> BatchPlan<'a> {
+    /// The greatest version of the batch; 0 if it has none.
+    pub(super) fn high_version(&self) -> u64 {
+        let documents = self.documents.iter().flat_map(BTreeMap::values).map(|reading| reading.document.version);
+        documents.chain(self.listings.iter().map(|listing| listing.version)).max().unwrap_or_default()
+    }
+
     /// # Errors
     /// Class `Poison`, naming the entry: an unconfigured resource, or an id that cannot be a key.
     pub(super) fn new<E: Borrow<Entry>>(entries: &'a [E], layouts: &[Layout]) -> Result<BatchPlan<'a>, SinkError> {

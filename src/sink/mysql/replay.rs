@@ -163,7 +163,9 @@ struct Refill<'a> {
 impl<'a> Refill<'a> {
     async fn begin(mysql: &'a Mysql, conn: &'a mut Conn, layout: &'a Layout) -> Result<Refill<'a>, SinkError> {
         let bytes_max = mysql.packet(conn).await?.saturating_sub(STATEMENT_BYTES_SPARE).min(STATEMENT_BYTES_MAX);
-        let transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        // A replay of a command has no owner and needs none: it changes no document.
+        mysql.pass_fence(&mut transaction, 0).await?;
         Ok(Refill { mysql, layout, transaction, bytes_max })
     }
 

@@ -30,12 +30,17 @@ use super::{ANSWER_TIME_MAX, Mysql, answered, close};
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(3600);
 /// How long to wait for another process that prepares the same database, in seconds.
 const LOCK_WAIT_S: u64 = 300;
+/// The same for our own tables, which are few and small.
+const OWN_LOCK_WAIT_S: u64 = 10;
 
 /// One change per file; the number is its order. A released file is never changed.
-pub(super) const MIGRATIONS: [(u32, &str, &str); 4] = [
+pub(super) const MIGRATIONS: [(u32, &str, &str); 7] = [
     (1, "waybill_shops", include_str!("../../../sql/0001_waybill_shops.sql")),
     (2, "waybill_checkpoints", include_str!("../../../sql/0002_waybill_checkpoints.sql")),
     (3, "waybill_replays", include_str!("../../../sql/0003_waybill_replays.sql")),
+    (4, "waybill_fences", include_str!("../../../sql/0004_waybill_fences.sql")),
+    (5, "waybill_register", include_str!("../../../sql/0005_waybill_register.sql")),
+    (6, "waybill_handover", include_str!("../../../sql/0006_waybill_handover.sql")),
     (7, "waybill_installation", include_str!("../../../sql/0007_waybill_installation.sql")),
 ];
 
@@ -96,20 +101,28 @@ impl Mysql {
         }
     }
 
+    /// Creates our own tables only, as [`Mysql::prepare`] does; waits for another process for a short time.
+    pub(super) async fn prepare_own(&self) -> Result<(), SinkError> {
+        let mut conn = self.connection().await?;
+        let prepare = async {
+            take_lock(&mut conn, OWN_LOCK_WAIT_S).await?;
+            migrate(&mut conn).await
+        };
+        let outcome = timeout(PREPARE_TIME_MAX, prepare).await;
+        match outcome {
+            Ok(done) => {
+                close(conn).await;
+                done
+            }
+            elapsed => self.settle(conn, elapsed).await,
+        }
+    }
+
     async fn prepare_locked(&self, conn: &mut Conn) -> Result<(), SinkError> {
         answered(ANSWER_TIME_MAX, self.packet(conn)).await?;
         // A table held by a long transaction fails the start with a reason instead of blocking it.
         soon(conn.query_drop("SET SESSION lock_wait_timeout = 60")).await?;
-        let lock = conn.query_first(format!("SELECT GET_LOCK({LOCK_NAME}, {LOCK_WAIT_S})"));
-        let patience = ANSWER_TIME_MAX + Duration::from_secs(LOCK_WAIT_S);
-        let locked: Option<Option<u8>> =
-            answered(patience, async { lock.await.map_err(|error| sink_error(&error)) }).await?;
-        if locked.flatten() != Some(1) {
-            return Err(SinkError::new(
-                SinkErrorClass::Repeat,
-                format!("another process has been changing the tables for {LOCK_WAIT_S} s; try again when it is done"),
-            ));
-        }
+        take_lock(conn, LOCK_WAIT_S).await?;
         migrate(conn).await?;
         self.refuse_faults(conn).await?;
         for layout in &self.layouts {
@@ -180,6 +193,19 @@ pub fn own_ddl() -> Vec<String> {
         statements.push(format!("{MIGRATION_DONE} ({number},'{name}',UTC_TIMESTAMP(6))"));
     }
     statements
+}
+
+/// Waits for other processes that change the tables; the lock ends with the connection.
+async fn take_lock(conn: &mut Conn, wait_s: u64) -> Result<(), SinkError> {
+    let lock = conn.query_first(format!("SELECT GET_LOCK({LOCK_NAME}, {wait_s})"));
+    let patience = ANSWER_TIME_MAX + Duration::from_secs(wait_s);
+    let locked: Option<Option<u8>> =
+        answered(patience, async { lock.await.map_err(|error| sink_error(&error)) }).await?;
+    if locked.flatten() == Some(1) {
+        return Ok(());
+    }
+    let text = format!("another process has been changing the tables for {wait_s} s; try again when it is done");
+    Err(SinkError::new(SinkErrorClass::Repeat, text))
 }
 
 async fn migrate(conn: &mut Conn) -> Result<(), SinkError> {

@@ -11,7 +11,7 @@ use crate::domain::Entry;
 use crate::sink::{SinkError, SinkErrorClass};
 
 use super::errors::sink_error;
-use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, WRITE_TIME_MAX, commit};
+use super::execute::{Bounds, STATEMENT_BYTES_MAX, STATEMENT_BYTES_SPARE, WRITE_TIME_MAX, commit, execute};
 use super::mirror;
 use super::plan::{BatchPlan, LaidOutRows};
 use super::replace::replace;
@@ -113,6 +113,7 @@ impl Mysql {
         rows: Vec<LaidOutRows<'_>>,
         bounds: Bounds,
     ) -> Result<(), SinkError> {
+        self.pass_fence(transaction, plan.high_version()).await?;
         for (layout, rows) in self.layouts.iter().zip(rows) {
             replace(transaction, layout, rows, bounds).await?;
         }
@@ -150,14 +151,18 @@ impl Mysql {
         for table in tables {
             let text = format!("DELETE FROM `{table}` WHERE `shop_id` = ? LIMIT {PURGE_ROWS}");
             for shop in shops {
-                loop {
-                    conn.exec_drop(text.as_str(), (*shop,)).await.map_err(|error| sink_error(&error))?;
-                    if conn.affected_rows() < PURGE_ROWS {
-                        break;
-                    }
-                }
+                while self.purge_step(conn, &text, shop).await? == PURGE_ROWS {}
             }
         }
         Ok(())
+    }
+
+    /// One committed step of a purge; returns how many rows it deleted.
+    async fn purge_step(&self, conn: &mut Conn, text: &str, shop: &str) -> Result<u64, SinkError> {
+        let mut transaction = conn.start_transaction(TxOpts::default()).await.map_err(|error| sink_error(&error))?;
+        self.pass_fence(&mut transaction, 0).await?;
+        execute(&mut transaction, text, vec![text_value(shop)]).await?;
+        let deleted = transaction.affected_rows();
+        commit(transaction).await.map(|()| deleted)
     }
 }

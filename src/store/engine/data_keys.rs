@@ -175,6 +175,14 @@ impl DataKeys {
         SealKey::new(&self.known().store)
     }
 
+    /// All keys, wrapped: the text of the file.
+    ///
+    /// # Errors
+    /// When the system has no randomness to give.
+    pub(crate) fn text(&self) -> Result<String, StoreError> {
+        Ok(self.known().wrapped()?.text())
+    }
+
     /// The master key in use.
     pub(crate) fn master(&self) -> SealKey {
         self.known().master.clone()

@@ -29,8 +29,12 @@ pub(crate) fn with_log(kv: &dyn Kv) -> Result<Option<Change>, StoreError> {
 
 /// The format of a store; None: there is no store yet.
 pub(crate) fn number(kv: &dyn Kv) -> Result<Option<u32>, StoreError> {
-    let stored = kv.get(FORMAT_KEY)?;
-    Ok(stored.map(|format| format.as_slice().try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX)))
+    Ok(of(kv.get(FORMAT_KEY)?.as_deref()))
+}
+
+/// The format that a record of it says; None: there is no record.
+pub(crate) fn of(stored: Option<&[u8]>) -> Option<u32> {
+    stored.map(|format| format.try_into().map(u32::from_be_bytes).unwrap_or(u32::MAX))
 }
 
 /// Whether a store was made over this engine.

@@ -23,7 +23,7 @@ use crate::store::engine::wal::{self, TakenOver, WAL_BYTES, Wal};
 use crate::store::error::StoreError;
 
 /// Which records of the log the engine has taken over.
-const TAKEN_OVER: &[u8] = b"mwal";
+pub(crate) const TAKEN_OVER: &[u8] = b"mwal";
 const NAME: &str = "wal";
 /// Bytes of pending changes; the log holds fewer when they do not compress.
 const PENDING_MAX: usize = 8 * 1024 * 1024;

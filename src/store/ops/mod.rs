@@ -7,6 +7,7 @@ pub(crate) mod carry_over;
 pub(crate) mod completeness;
 pub(crate) mod detail;
 pub(crate) mod end_unproved;
+pub(crate) mod hand_over;
 pub(crate) mod index_archive;
 pub(crate) mod invariants;
 pub(crate) mod lease;

@@ -39,7 +39,12 @@ pub(crate) const CURSOR_KEY: &[u8] = b"mcursor_key";
 pub(crate) const CURSOR_CONTEXT: &str = "cursor key";
 
 /// Opens or makes the file of the data keys, once it is sure that the master key is that of the store.
-fn open_keys(kv: &dyn Kv, storage: KeyStorage, master: SealKey, path: &Path) -> Result<DataKeys, StoreError> {
+pub(crate) fn open_keys(
+    kv: &dyn Kv,
+    storage: KeyStorage,
+    master: SealKey,
+    path: &Path,
+) -> Result<DataKeys, StoreError> {
     let are_apart = format::number(kv)?.is_some_and(|format| format >= KEYS_APART);
     if !are_apart && let Some(sealed) = kv.get(CURSOR_KEY)? {
         open_first_form(&master, &sealed, path)?;
@@ -57,6 +62,10 @@ pub(crate) fn check_or_create(kv: &dyn Kv, keys: &DataKeys, path: &Path) -> Resu
     let found = format::number(kv)?;
     if let Some(found) = found.filter(|found| *found > FORMAT) {
         return Err(StoreError::NewerFormat { path: path.to_owned(), found });
+    }
+    if kv.get(restore::UNFINISHED)?.is_some() {
+        let detail = "it took over only a part of another process's state".to_owned();
+        return Err(StoreError::Damaged { path: path.to_owned(), detail });
     }
     let Some(sealed) = kv.get(CURSOR_KEY)? else {
         let (key, sealed) = new_cursor_key(keys)?;

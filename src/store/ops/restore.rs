@@ -27,7 +27,9 @@ use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
 
 /// Set at creation; cleared once restore from MySQL has finished or is not needed.
-const BLANK: &[u8] = b"mblank";
+pub(crate) const BLANK: &[u8] = b"mblank";
+/// In a store that has taken some parts of a hand-over and not all.
+pub(crate) const UNFINISHED: &[u8] = b"mhand_over";
 /// Documents noted in one transaction.
 const NOTED_AT_ONCE: usize = 500;
 

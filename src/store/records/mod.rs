@@ -13,6 +13,7 @@ pub(crate) mod jobs;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod outbox;
+pub(crate) mod ownership;
 pub(crate) mod rate_slots;
 pub(crate) mod ready_queue;
 pub(crate) mod runs;

@@ -9,6 +9,7 @@ mod cut;
 mod failed;
 mod faulty;
 mod fixture;
+mod hand_over;
 mod keys;
 mod open_runs;
 mod order;

@@ -95,6 +95,12 @@ pub(crate) fn carry_over(kv: &dyn Kv) -> Result<(), StoreError> {
     }
 }
 
+/// The counters of another data directory, whose number of commits is not taken over.
+pub(crate) fn of_hand_over(kv: &dyn Kv, theirs: &[u8]) -> Result<Vec<u8>, StoreError> {
+    let theirs = StoredCounters::read(Some(theirs.to_vec()))?;
+    Ok(StoredCounters { commits: commits(kv)?, ..theirs }.bytes())
+}
+
 /// The number of the commit to come, and the change that keeps it and the counters.
 pub(crate) fn committed(kv: &dyn Kv, counts: &CounterChanges) -> Result<(u64, Change), StoreError> {
     let mut books = StoredCounters::read(kv.get(COUNTERS_KEY)?)?;

@@ -42,6 +42,11 @@ impl Tx<'_> {
     }
 }
 
+/// The greatest version given so far.
+pub(crate) fn last_version(kv: &dyn Kv) -> Result<u64, StoreError> {
+    Ok(number(kv.get(VERSION_KEY)?))
+}
+
 /// Versions to come are greater than this one.
 pub(crate) fn raise_version(tx: &mut Tx<'_>, version: u64) -> Result<(), StoreError> {
     if number(tx.get(VERSION_KEY)?) < version {

@@ -112,6 +112,7 @@ impl World {
                 .unwrap();
         let market: Arc<dyn Upstream> = Arc::<Market>::clone(&self.market);
         let engine = Engine::start(EngineDeps {
+            handed: None,
             store: store.clone(),
             source: market,
             definitions: vec![Arc::clone(&self.definition)],

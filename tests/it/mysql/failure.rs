@@ -57,7 +57,7 @@ async fn a_user_without_ddl_rights_can_use_prepared_tables() {
     let app = open(database.url_of("app:geheim"));
     let rights = app.rights().await.unwrap();
     assert_eq!((&*rights.lacks_for_rows, &*rights.lacks_for_tables), (&["UPDATE"][..], &["CREATE", "ALTER"][..]));
-    assert_eq!(rights.missing_tables.len(), 8, "{rights:?}");
+    assert_eq!(rights.missing_tables.len(), 11, "{rights:?}");
     assert_eq!(app.prepare().await.unwrap_err().class, SinkErrorClass::Operator);
 
     for statement in own_ddl().into_iter().chain(ddl(&definitions("")).unwrap()) {

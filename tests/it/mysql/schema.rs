@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use waybill::domain::{Auth, SourceOrigin, SourceUrl};
-use waybill::sink::mysql::SourceClaim;
+use waybill::sink::mysql::{SourceClaim, own_ddl};
 use waybill::sink::{Mysql, SinkErrorClass};
 
 use super::{definitions, entry, open, prepared};
@@ -73,8 +73,34 @@ async fn two_processes_may_prepare_at_once() {
     second.unwrap();
     let migrations: Vec<(u32, String)> =
         database.rows("SELECT number, name FROM waybill_migrations ORDER BY number").await;
-    let names = [(1, "waybill_shops"), (2, "waybill_checkpoints"), (3, "waybill_replays"), (7, "waybill_installation")];
+    let names = [
+        (1, "waybill_shops"),
+        (2, "waybill_checkpoints"),
+        (3, "waybill_replays"),
+        (4, "waybill_fences"),
+        (5, "waybill_register"),
+        (6, "waybill_handover"),
+        (7, "waybill_installation"),
+    ];
     assert_eq!(migrations, names.map(|(number, name)| (number, name.to_owned())));
+}
+
+#[tokio::test]
+async fn a_schema_from_before_the_register_gets_what_it_lacks() {
+    let database = Database::fresh().await;
+    let is_later = |statement: &String| {
+        ["waybill_fences", "waybill_register", "waybill_handover"].iter().any(|table| statement.contains(table))
+    };
+    for statement in own_ddl().into_iter().filter(|statement| !is_later(statement)) {
+        database.run(&statement).await;
+    }
+    let numbers = async || database.rows::<u32>("SELECT number FROM waybill_migrations ORDER BY number").await;
+    assert_eq!(numbers().await, [1, 2, 3, 7]);
+    open(database.url()).prepare().await.unwrap();
+    assert_eq!(numbers().await, [1, 2, 3, 4, 5, 6, 7]);
+    let register = open(database.url()).register();
+    register.make().await.unwrap();
+    assert!(register.read().await.unwrap().owner.is_some());
 }
 
 #[tokio::test]
