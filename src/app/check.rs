@@ -150,7 +150,9 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
                 continue;
             }
             ShopState::Refused => {
-                let remedy = "its credentials were refused; it is not called until it has a new secret: waybill shops rotate {id}";
+                let remedy = "its credentials were refused, so it is not called: if its account was off and is on again, \
+                    `waybill shops resume {id}` tries its secret again; if the secret changed, `waybill shops rotate {id}` \
+                    gives it the new one";
                 findings.push(Finding::fail(format!("shop {}", shop.name), remedy.replace("{id}", &shop.id)));
                 continue;
             }

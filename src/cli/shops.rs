@@ -72,7 +72,7 @@ enum Act {
     },
     /// Make no calls for it until it is resumed
     Pause { id: String },
-    /// Sync it again
+    /// Sync it again; a refused one once the login host accepts its secret
     Resume { id: String },
     /// Give it a new client secret, after verifying it
     Rotate {

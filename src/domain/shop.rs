@@ -14,7 +14,8 @@ pub enum ShopState {
     Active,
     /// Paused on request; nothing is called until it is resumed.
     Paused,
-    /// The login host refused the credentials. A new secret (`PATCH`) makes it active again.
+    /// The login host refused the credentials. `PATCH` makes it active again: with `paused` false if the host accepts the
+    /// stored secret by now, or with a new `client_secret`.
     Refused,
 }
 
@@ -24,7 +25,9 @@ impl ShopState {
         match self {
             ShopState::Active => None,
             ShopState::Paused => Some("the shop is paused; resume it first"),
-            ShopState::Refused => Some("the shop's credentials were refused; give it a new secret first"),
+            ShopState::Refused => Some(
+                "the shop's credentials were refused; resume it first, which tries its secret again, or give it a new one",
+            ),
         }
     }
 }

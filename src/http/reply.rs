@@ -240,6 +240,15 @@ impl From<ServiceError> for Problem {
                 );
                 Problem::new(ProblemKind::CredentialsRefused, detail)
             }
+            ServiceError::StillRefused { reason, shop } => {
+                let detail = format!(
+                    "the login host still refuses the secret of this shop: {}; the shop stays refused. If its account is off, \
+                     try again once it is on; if the secret changed, give the new one: PATCH /api/v1/shops/{shop} with \
+                     client_secret",
+                    clause(&reason)
+                );
+                Problem::new(ProblemKind::CredentialsRefused, detail)
+            }
             ServiceError::LoginUnreachable { detail, retry_after } => {
                 Problem { retry_after, ..Problem::new(ProblemKind::LoginUnreachable, detail) }
             }
@@ -317,6 +326,7 @@ mod tests {
             (ServiceError::Conflict(detail()), 409, None),
             (ServiceError::Invalid(vec![field]), 422, None),
             (ServiceError::Refused(detail()), 422, None),
+            (ServiceError::StillRefused { reason: detail(), shop: "s".into() }, 422, None),
             (ServiceError::LoginUnreachable { detail: detail(), retry_after: None }, 502, None),
             (ServiceError::LoginUnreachable { detail: detail(), retry_after: Some(wait) }, 502, Some("2")),
             (ServiceError::Unavailable { detail: detail(), retry_after: wait }, 503, Some("2")),

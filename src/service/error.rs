@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::domain::LogThrottle;
+use crate::domain::sentence::clause;
+use crate::domain::{LogThrottle, ShopId};
 use crate::sink::{SinkError, SinkErrorClass};
 use crate::store::StoreError;
 
@@ -31,6 +32,13 @@ pub enum ServiceError {
          marketplace, and that the account is enabled there; if in doubt, create a new secret"
     )]
     Refused(String),
+    /// The login host refused the stored credentials of a refused shop again, for this reason.
+    #[error(
+        "the login host still refuses the secret of shop {shop}: {}; the shop stays refused. If its account is off, resume it \
+         once it is on; if the secret changed, give the new one: `waybill shops rotate {shop}`",
+        clause(.reason)
+    )]
+    StillRefused { reason: String, shop: ShopId },
     /// The login host could not be reached.
     #[error("{detail}")]
     LoginUnreachable { detail: String, retry_after: Option<Duration> },

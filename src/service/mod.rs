@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `handle` | what a service is made of |
 //! | `shops` | registers, changes, deletes and syncs shops |
+//! | `credentials` | verifies the credentials of shops |
 //! | `adoption` | gives shops that could not be restored their old ids |
 //! | `keys`, `key_usage`, `housekeeping` | API keys, and when each was last used |
 //! | `master_key`, `rotation_state` | rotates the master key |
@@ -33,6 +34,7 @@
 
 mod adoption;
 mod completeness;
+mod credentials;
 mod documents;
 mod error;
 mod forecast;

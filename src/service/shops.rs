@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::error::RETRY_AFTER;
 use super::validation::{self, FieldErrors};
-use super::{FieldError, Service, ServiceError, restore};
+use super::{Service, ServiceError, restore};
 use crate::catalog::Definition;
 use crate::domain::health::ShopHealth;
-use crate::domain::{Disposition, Mode, RunId, Shop, ShopId, ShopState, Trigger};
-use crate::source::{Credentials, SourceError};
+use crate::domain::{Mode, RunId, Shop, ShopId, ShopState, Trigger};
 use crate::store::{NewShop, ShopChange, StoreError};
 
 /// What a caller wants to change on a shop; `None` leaves it. At least one field is set.
@@ -114,20 +112,22 @@ impl Service {
         Ok(self.health_of(of)?.shops.into_iter().map(Arc::unwrap_or_clone).collect())
     }
 
-    /// Changes a shop; a new secret is verified before it replaces the old one. None: no such shop.
+    /// Changes a shop; a new secret is verified before it replaces the old one. Resuming a refused shop tries the secret
+    /// that it has. None: no such shop.
     ///
     /// # Errors
-    /// As [`Service::create_shop`].
+    /// As [`Service::create_shop`], and `StillRefused` when the secret that it has is refused again.
     pub async fn update_shop(&self, shop_id: &str, patch: ShopPatch) -> Result<Option<Shop>, ServiceError> {
         let Some(known) = self.store.shop(shop_id)? else { return Ok(None) };
         patch.check(&self.definitions)?;
-        if let Some(secret) = &patch.client_secret {
-            self.verify(&known.client_id, secret).await?;
-        }
-        if known.state == ShopState::Refused && patch.paused.is_some() && patch.client_secret.is_none() {
-            return Err(ServiceError::Conflict(
-                "the shop's credentials were refused, so it is not called; give it a new secret first".into(),
-            ));
+        match (&patch.client_secret, &known.state, patch.paused) {
+            (Some(secret), ..) => self.verify(&known.client_id, secret).await?,
+            (None, ShopState::Refused, Some(false)) => self.verify_stored(&known).await?,
+            (None, ShopState::Refused, Some(true)) => {
+                let what = "the shop's credentials were refused, so it is not called anyway; resuming it tries its secret again";
+                return Err(ServiceError::Conflict(what.into()));
+            }
+            (None, ..) => {}
         }
         let state = match (patch.paused, &known.state) {
             (Some(true), _) => Some(ShopState::Paused),
@@ -193,32 +193,5 @@ impl Service {
              client_secret, or, with the service stopped, `waybill shops rotate {id}`",
             id = known.id
         ))
-    }
-
-    pub(super) async fn verify(&self, client_id: &str, client_secret: &SecretString) -> Result<(), ServiceError> {
-        if client_secret.expose_secret().is_empty() && !self.source.takes_empty_secrets() {
-            let (field, message) = ("client_secret".to_owned(), validation::SECRET.to_owned());
-            return Err(ServiceError::Invalid(vec![FieldError { field, message }]));
-        }
-        let credentials = Credentials {
-            client_id: client_id.to_owned(),
-            client_secret: SecretString::from(client_secret.expose_secret().to_owned()),
-            proved_at: None,
-        };
-        match self.source.prove(&credentials).await {
-            Ok(()) => Ok(()),
-            Err(SourceError::Refused { reason }) => Err(ServiceError::Refused(reason)),
-            Err(error) => {
-                // While logins are paused, earlier attempts are not even sent.
-                let after = match error.disposition() {
-                    Disposition::Postpone { after } => after,
-                    Disposition::Retry { .. }
-                    | Disposition::RetryOnce
-                    | Disposition::Park { .. }
-                    | Disposition::StopShop => RETRY_AFTER,
-                };
-                Err(ServiceError::LoginUnreachable { detail: error.to_string(), retry_after: Some(after) })
-            }
-        }
     }
 }

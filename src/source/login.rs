@@ -25,6 +25,7 @@ use super::http::sensitive;
 use super::pace::Pace;
 use super::problem::{SourceError, host_of, problem_text, root_cause};
 use crate::domain::calls::CallStatus;
+use crate::domain::sentence::clause;
 use crate::domain::{Backoff, SourceOrigin};
 use crate::gate;
 
@@ -164,8 +165,10 @@ impl Login {
         let now = Instant::now();
         // A host that echoes what it was sent must not put it into our logs.
         let text = || problem_text(&body, &credentials.sent(None));
-        let reason = || Some(text()).filter(|text| !text.is_empty());
-        let reason = || reason().unwrap_or_else(|| format!("the login host answered {status}"));
+        let reason = || match text() {
+            text if text.is_empty() => format!("the login host answered {status}"),
+            text => format!("{} ({status})", clause(&text)),
+        };
         let refused = || LoginFailure::Definite(SourceError::Refused { reason: reason() });
         match status {
             404 => Err(LoginFailure::Definite(self.gate().blocked(now, asked_at))),

@@ -233,7 +233,7 @@ async fn an_inactive_account_is_refused_with_the_hosts_reason() {
     let server = login_says(403, &[], body).await;
     let source = source(&server, &Arc::default());
     let refused = source.prove(&credentials(&source, "me", "a-secret")).await;
-    let reason = "Forbidden; Account is not active, access denied.".to_owned();
+    let reason = "Forbidden; Account is not active, access denied (403)".to_owned();
     assert_eq!(refused, Err(SourceError::Refused { reason }));
 }
 

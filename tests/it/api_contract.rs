@@ -332,7 +332,7 @@ async fn what_is_refused_says_what_would_be_right() {
     let door = Door::synced().await;
     let reported = |got: Got| got.json()["detail"].as_str().unwrap().to_owned();
     let refused = reported(door.send("POST", "/api/v1/shops", &SHOP.replace("c-9", "refused")).await);
-    assert!(refused.contains("invalid_client; check the client id and the client secret"), "{refused}");
+    assert!(refused.contains("invalid_client (401); check the client id and the client secret"), "{refused}");
     let empty = door.send("PATCH", "/api/v1/shops/{one}", "{}").await;
     assert!(
         empty.json().get("errors").is_none() && empty.text.contains("give at least one of: name"),

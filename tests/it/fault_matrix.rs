@@ -9,7 +9,7 @@
 
 #[path = "../rig/browser.rs"]
 #[allow(dead_code, reason = "the rig uses the rest")]
-mod browser;
+pub(crate) mod browser;
 #[path = "../rig/disk.rs"]
 #[allow(dead_code, reason = "the rig uses the rest")]
 mod disk;

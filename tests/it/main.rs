@@ -41,6 +41,7 @@ mod outage;
 mod parsers;
 mod pass_health;
 mod prism;
+mod refused_shop;
 mod rejected_definitions;
 mod resources_page;
 mod restore;

@@ -213,6 +213,10 @@ async fn a_move_proves_each_shop_and_stops_the_one_that_is_refused() {
     assert!(!calls.iter().any(|call| call.client_id == "third" && !call.token), "no data of the refused shop");
     assert_eq!(new.sandbox.audit().token_requests, 3, "tokens of the proofs serve the calls");
 
+    // The secret was accepted by another source, so resuming the shop does not send it to this one.
+    let resumed = folder.run(&["shops", "resume", &ids[2]]).expect(1);
+    says(&resumed, &["was not accepted by this source", &format!("waybill shops rotate {}", ids[2])]);
+    assert_eq!(new.sandbox.audit().token_requests, 3);
     folder.feed(&["shops", "rotate", &ids[2]], "another-secret").expect(0);
     folder.run(&["sync", "--quiet"]).expect(0);
     name_source(&mut folder, &old.base, &old.base);

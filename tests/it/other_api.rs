@@ -241,6 +241,11 @@ async fn a_key_that_the_api_refuses_stops_its_shop_with_the_reason() {
     assert_eq!(shown["state"], "refused", "{shown}");
     assert!(shown.to_string().contains("refused the credentials (401)"), "{shown}");
     assert_eq!(library.calls.load(Ordering::Relaxed), 1, "it is asked once");
+    // Where no login host is, the first call tries the secret again.
+    assert_eq!(app.patch("x", json!({"paused": false})).await.1["state"], "active");
+    app.run_until_idle().await;
+    assert_eq!(app.get(&format!("/api/v1/shops/{id}")).await["state"], "refused");
+    assert_eq!(library.calls.load(Ordering::Relaxed), 2);
     let (status, _) = app.patch("x", json!({"client_secret": KEY})).await;
     assert_eq!(status, 200);
     app.run_until_idle().await;

@@ -146,16 +146,17 @@ fn fault_remedy(code: Code, means: Means) -> String {
 
 fn stream_remedy(shop: &str, resource: &str, verdict: &StreamVerdict, means: Means) -> String {
     match verdict.code {
-        Code::Refused => {
-            let give = "correct the secret or have the account switched on, then give the secret, the same one too:";
-            means.choose(
-                format!(
-                    "{give} PATCH /api/v1/shops/{shop} with client_secret, or, with the service stopped, `waybill shops \
-                     rotate {shop}`"
-                ),
-                format!("{give} `waybill shops rotate {shop}`"),
-            )
-        }
+        Code::Refused => means.choose(
+            format!(
+                "if the account was off and is on again: PATCH /api/v1/shops/{shop} with {{\"paused\": false}}, or, with the \
+                 service stopped, `waybill shops resume {shop}`, tries its secret again; if the secret changed, give the new \
+                 one: PATCH with client_secret, or `waybill shops rotate {shop}`"
+            ),
+            format!(
+                "if the account was off and is on again: `waybill shops resume {shop}` tries its secret again; if the secret \
+                 changed, give the new one: `waybill shops rotate {shop}`"
+            ),
+        ),
         Code::Paused => means.choose(
             format!("PATCH /api/v1/shops/{shop} with {{\"paused\": false}} resumes it"),
             format!("`waybill shops resume {shop}` resumes it"),

@@ -153,13 +153,28 @@ function runs(data) {
   return table('Runs, newest first', ['Shop', 'State', 'Progress', 'End'], rows);
 }
 
+/** What an admin may do with a shop. A refused one has nothing to sync or pause until its credentials are accepted. */
+function shopButtons(shop) {
+  const path = `/api/v1/shops/${encodeURIComponent(shop.id)}`;
+  const button = (name, word, onclick, disabled = false) =>
+    h('button', { id: `${name}-${shop.id}`, class: 'quiet', type: 'button', disabled, onclick }, word);
+  if (shop.state === 'refused') {
+    return [
+      button('again', 'Try again', () => act('PATCH', path, { paused: false }, 'The login host accepts its secret again')),
+      button('secret', 'New secret', () => askSecret(shop)),
+    ];
+  }
+  const paused = shop.state === 'paused';
+  return [
+    button('sync', 'Sync now', () => act('POST', `${path}/sync`, { mode: 'incremental' }, 'Sync started'), paused),
+    button('pause', paused ? 'Resume' : 'Pause', () => act('PATCH', path, { paused: !paused }, paused ? 'Resumed' : 'Paused')),
+  ];
+}
+
 function shops({ items, left }) {
   if (items.length === 0) return h('p', { class: 'muted' }, 'No shop yet.');
   const rows = items.map((shop) => {
-    const paused = shop.state === 'paused';
-    const buttons = admin ? h('div', { class: 'row end' },
-      h('button', { id: `sync-${shop.id}`, class: 'quiet', type: 'button', disabled: shop.state !== 'active', onclick: () => act('POST', `/api/v1/shops/${encodeURIComponent(shop.id)}/sync`, { mode: 'incremental' }, 'Sync started') }, 'Sync now'),
-      h('button', { id: `pause-${shop.id}`, class: 'quiet', type: 'button', disabled: shop.state === 'refused', onclick: () => act('PATCH', `/api/v1/shops/${encodeURIComponent(shop.id)}`, { paused: !paused }, paused ? 'Resumed' : 'Paused') }, paused ? 'Resume' : 'Pause')) : '';
+    const buttons = admin ? h('div', { class: 'row end' }, shopButtons(shop)) : '';
     return [
       h('div', {}, h('b', {}, shop.name), h('small', { class: 'code' }, shop.id)),
       h('span', { class: 'code' }, shop.client_id),
@@ -261,29 +276,45 @@ document.addEventListener('visibilitychange', () => {
   if (!document.hidden && !by('content').hidden) schedule(0);
 });
 
-const dialog = by('shop-dialog');
-by('add-shop').addEventListener('click', () => {
-  by('shop-problem').hidden = true;
-  dialog.showModal();
-});
-by('shop-cancel').addEventListener('click', () => dialog.close());
-dialog.addEventListener('close', () => by('shop-form').reset());
-by('shop-form').addEventListener('submit', async (event) => {
-  event.preventDefault();
-  const submit = event.submitter;
-  submit.disabled = true;
-  try {
-    const shop = await call('POST', '/api/v1/shops', Object.fromEntries(new FormData(event.target)));
-    dialog.close();
-    toast(`${shop.name} is added; its first sync has started`);
-    schedule(0);
-  } catch (problem) {
-    by('shop-problem').textContent = problem.message;
-    by('shop-problem').hidden = false;
-  } finally {
-    submit.disabled = false;
-  }
-});
+/** A dialog with a form: what it sends, and what is said when that was accepted. */
+function form(name, send, done) {
+  const [dialog, problem] = [by(`${name}-dialog`), by(`${name}-problem`)];
+  by(`${name}-cancel`).addEventListener('click', () => dialog.close());
+  dialog.addEventListener('close', () => by(`${name}-form`).reset());
+  by(`${name}-form`).addEventListener('submit', async (event) => {
+    event.preventDefault();
+    const submit = event.submitter;
+    submit.disabled = true;
+    try {
+      const shop = await send(Object.fromEntries(new FormData(event.target)));
+      dialog.close();
+      toast(done(shop));
+      schedule(0);
+    } catch (failed) {
+      problem.textContent = failed.message;
+      problem.hidden = false;
+    } finally {
+      submit.disabled = false;
+    }
+  });
+  return () => {
+    problem.hidden = true;
+    dialog.showModal();
+  };
+}
+
+const askShop = form('shop', (fields) => call('POST', '/api/v1/shops', fields),
+  (shop) => `${shop.name} is added; its first sync has started`);
+by('add-shop').addEventListener('click', askShop);
+
+let refused;
+const openSecret = form('secret', (fields) => call('PATCH', `/api/v1/shops/${encodeURIComponent(refused.id)}`, fields),
+  (shop) => `${shop.name} is active again`);
+function askSecret(shop) {
+  refused = shop;
+  by('secret-title').textContent = `New secret of ${shop.name}`;
+  openSecret();
+}
 
 session(async (leaveSession) => {
   leave = leaveSession;

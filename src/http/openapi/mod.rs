@@ -178,7 +178,12 @@ fn shop_operations() -> Vec<Operation> {
             body_required: true,
             answer: ("200", Some("Shop".to_owned())),
             problems: &[ABSENT, CONFLICT, INVALID, VERIFIED[2]],
-            ..change("patch", shop, "update_shop", "Rename, rotate the secret, pause or resume.")
+            ..change(
+                "patch",
+                shop,
+                "update_shop",
+                "Rename, rotate the secret, pause or resume. Resuming a refused shop tries its secret again.",
+            )
         },
         Operation {
             parameters: [path_parameters(shop), vec![purge]].concat(),

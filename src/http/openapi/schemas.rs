@@ -149,7 +149,10 @@ fn shop_change(definitions: &[Arc<Definition>]) -> Value {
         "client_secret": secret(),
         "account": id(),
         "resources": resources,
-        "paused": {"type": "boolean"},
+        "paused": {
+            "type": "boolean",
+            "description": "False resumes the shop; a refused one once the login host accepts the secret that is stored.",
+        },
     });
     let mut schema = body(&properties, &[]);
     schema["minProperties"] = json!(1);

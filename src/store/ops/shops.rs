@@ -122,6 +122,15 @@ impl Store {
         Ok(changed)
     }
 
+    /// Notes why the credentials of a refused shop were refused again, unless it changed since it was read.
+    ///
+    /// # Errors
+    /// The engine's errors.
+    pub async fn note_refusal(&self, shop: &Shop, reason: String) -> Result<bool, StoreError> {
+        let (id, read_at, now) = (shop.id.clone(), shop.updated_at, self.now());
+        self.transact(move |tx| shop_state::refuse(tx, &id, read_at, reason, now)).await
+    }
+
     /// Gives a shop another data key in place of one that cannot be read.
     async fn replace_key(&self, id: &str) -> Result<SealKey, StoreError> {
         tracing::error!(shop.id = id, "the shop's data key cannot be read: it gets a new one, and all is read again");
