@@ -20,6 +20,8 @@ use crate::store::UnderWay;
 const CHECK_PAUSE: Duration = Duration::from_secs(5);
 /// The interval after a failure.
 const FAILED_PAUSE: Duration = Duration::from_secs(60);
+/// The same until MySQL has answered for the first time.
+const UNKNOWN_PAUSE: Duration = Duration::from_millis(20);
 /// Interval of comparing the shop records in MySQL.
 const MIRROR_PAUSE: Duration = Duration::from_secs(20);
 
@@ -192,6 +194,15 @@ impl Service {
     pub(crate) async fn repair_after_walks(self, stop: CancellationToken) {
         let mut mirror_due = Instant::now();
         while !stop.is_cancelled() {
+            // Its tables may not be there yet; and an outage has a reason of its own.
+            if self.is_sink_away() {
+                let is_unknown = self.sink_health.error().is_none();
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(if is_unknown { UNKNOWN_PAUSE } else { CHECK_PAUSE }) => {}
+                }
+                continue;
+            }
             let mut pause = CHECK_PAUSE;
             // Subscribed first: a walk may end during the check or the pause.
             let progress = self.store.signals().progress.notified();

@@ -244,6 +244,10 @@ impl Service {
     async fn note_kind(&self) -> Result<(), StoreError> {
         let (kind, before) = (self.sink.kind(), self.store.sink_kind()?);
         if before.as_deref() == Some(kind) {
+            // A move that an earlier process began.
+            if self.is_moving_archive() {
+                self.sink_check.is_new.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
         // Older builds did not record the kind.
@@ -318,25 +322,36 @@ impl Service {
         mut suspects: BTreeSet<(ShopId, String)>,
         streams: Vec<StreamId>,
     ) -> Result<(), CompareError> {
+        if suspects.is_empty() && streams.is_empty() {
+            // It holds all that was written: what it lacks from now on is lost.
+            self.sink_check.is_new.store(false, Ordering::Relaxed);
+            return Ok(());
+        }
         for known in self.store.sink_losses()? {
             if known.loss.stage != LossStage::Lasting {
                 suspects.remove(&(known.shop, known.resource));
             }
         }
-        if suspects.is_empty() && streams.is_empty() {
+        let (resources, sink) = (suspects.len(), self.sink.kind());
+        if resources + streams.len() == 0 {
             return Ok(());
         }
-        if suspects.is_empty() && self.sink_check.is_new.load(Ordering::Relaxed) {
-            tracing::info!(streams = streams.len(), sink = self.sink.kind(), "sending checkpoints to the new sink");
-            self.store.suspect_sink(self.sink.kind(), Vec::new(), streams).await?;
-            return self.repair_mirror().await;
+        // What a new sink lacks was never there; of what is suspected already, the log says so.
+        if resources == 0 || self.sink_check.is_new.load(Ordering::Relaxed) {
+            tracing::info!(
+                resources,
+                streams = streams.len(),
+                sink,
+                "sending to the sink what it does not know of walks"
+            );
+        } else {
+            tracing::warn!(
+                resources,
+                sink,
+                "the sink does not hold what was written to it, as after a restore from a backup or a change of the \
+                 database: comparing all documents with it"
+            );
         }
-        tracing::warn!(
-            resources = suspects.len(),
-            sink = self.sink.kind(),
-            "the sink does not hold what was written to it, as after a restore from a backup or a change of the database: \
-             comparing all documents with it"
-        );
         self.store.suspect_sink(self.sink.kind(), suspects.into_iter().collect(), streams).await?;
         self.repair_mirror().await
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::app::{TestApp, eventually};
 use crate::support::mariadb::Database;
-use crate::support::program::{Folder, Market};
+use crate::support::program::{Folder, Market, lossy};
 use crate::support::{no_limits, oracle};
 
 /// The configuration of a program without limits.
@@ -394,4 +394,56 @@ async fn documents_of_a_resource_that_is_not_configured_any_more_are_named_and_m
     assert!(count(&database, "returns").await > 0);
     let checked = folder.run(&["check"]).expect(0);
     assert!(!checked.out.contains("not configured"), "{}", checked.out);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_planned_change_of_the_sink_is_not_reported_as_a_loss() {
+    let shop = ShopOptions { client_id: "first".into(), client_secret: "secret-of-first".into(), fbr: 20, fbb: 0 };
+    let market = Market::open(Options { shops: vec![shop], limits: no_limits(), ..Options::default() }).await;
+    let limits: String = no_limits().keys().map(|rule| format!("\"{rule}\" = \"none\"\n")).collect();
+    let mut folder = Folder::at(&market.base, &format!("[source.limits]\n{limits}"));
+    // A walked list without a row is no loss either.
+    folder.set("WAYBILL_RESOURCES", "shipments,promotions");
+    folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], "secret-of-first").expect(0);
+    let empty = FaultKind::Status { code: 200, body: FaultBody::Text("{}".to_owned()), headers: Default::default() };
+    market.sandbox.set_faults(vec![Fault::always("/retailer/promotions", empty)]);
+    folder.run(&["sync"]).expect(0);
+
+    let database = Database::fresh().await;
+    use_mysql(folder.dir.path(), &database.url());
+    let moving = folder.run(&["status"]).expect(1);
+    assert!(moving.out.contains("archive_moving: documents of the embedded archive move to MySQL"), "{}", moving.out);
+    let serving = folder.serve();
+    serving.idle(Duration::from_secs(120)).await;
+    assert_eq!(serving.terminate().0, Some(0));
+    let log = lossy(&folder.path("serve.stderr"));
+    for part in [
+        "the sink is another kind than before",
+        "sending to the sink what it does not know of walks",
+        "moved the documents of the embedded archive to MySQL documents=20",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    for loss in ["does not hold what was written", "MySQL lost", "failed to check"] {
+        assert!(!log.contains(loss), "{loss}: {log}");
+    }
+    folder.run(&["status"]).expect(0);
+
+    // Back to the archive: the documents are in MySQL, and a look at rest says so.
+    use_archive(folder.dir.path());
+    let left = folder.run(&["status"]).expect(1);
+    let text = "sink_changed: the documents are in another sink (mysql), which is not configured any more";
+    for part in [text, "configure the other sink again"] {
+        assert!(left.out.contains(part), "{part}: {}", left.out);
+    }
+    let left: serde_json::Value = serde_json::from_str(&folder.run(&["status", "--json"]).expect(1).out).unwrap();
+    let reason = &left["health"]["reasons"][0];
+    assert_eq!((&left["health"]["level"], &reason["code"]), (&json!("attention"), &json!("sink_changed")), "{left}");
+    use_mysql(folder.dir.path(), &database.url());
+    assert!(folder.run(&["status"]).expect(0).out.contains("health: ok"));
+
+    // A loss is still reported as one.
+    database.run("DELETE FROM shipments").await;
+    let lost = folder.run(&["sync"]).expect(0);
+    assert!(lost.err.contains("WARN") && lost.err.contains("does not hold what was written to it"), "{}", lost.err);
 }

@@ -298,11 +298,12 @@ fn unproved(stream: &StreamFacts) -> Option<StreamVerdict> {
 fn lost(loss: &SinkLoss) -> StreamVerdict {
     let (code, text) = match loss.stage {
         LossStage::Suspected => {
-            let text = "the sink does not hold what was written to it: all documents are compared with it";
+            let text = "the sink may lack documents that were written, as after a change of the sink or a restore from a backup: all \
+                documents are compared with it";
             (Code::SinkChanged, text.to_owned())
         }
         LossStage::Repairing => {
-            let text = "the sink does not hold what was written to it: missing documents are written or read again";
+            let text = "documents that the sink lacks are written or read again";
             (Code::SinkChanged, text.to_owned())
         }
         LossStage::Lasting => {
