@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use tracing::Level;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
@@ -18,6 +19,7 @@ use tracing_subscriber::filter::ParseError;
 
 use super::bars_stderr;
 use super::command_error::{CommandError, CommandResult};
+use super::table::wrap;
 use crate::config::{Log, LogFormat};
 use crate::domain::{Clock, Timestamp};
 
@@ -27,6 +29,8 @@ const WAITING_MAX: usize = 4096;
 const EXIT_PATIENCE: Duration = Duration::from_secs(1);
 /// Poll interval while waiting for that.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// Text is not wrapped narrower than this.
+const WIDTH_MIN: usize = 20;
 /// How often the metric of lost lines is updated.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
 
@@ -215,15 +219,29 @@ fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     QUOTING.iter().try_fold(filter, |filter, directive| Ok(filter.add_directive(directive.parse()?)))
 }
 
-/// Prints a line to standard error, whatever the log level. In a service it is JSON if the log is.
+/// Prints a text to standard error, whatever the log level; on a terminal wrapped between words. In a service it is JSON
+/// if the log is.
 pub(super) fn say(level: Level, text: impl Display) {
     let Some(service) = SERVICE.get() else {
         // If stderr is closed, there is nowhere left to report it.
-        writeln!(io::stderr(), "{text}").ok();
+        writeln!(io::stderr(), "{}", fitted(&text.to_string())).ok();
         return;
     };
     let line = if service.is_json.get() == Some(&true) { json_line(level, text) } else { text.to_string() };
     Stream::stderr().write_all(format!("{line}\n").as_bytes()).ok();
+}
+
+/// A text as wide as the terminal, if there is one. Indented lines are commands, which are copied.
+fn fitted(text: &str) -> String {
+    let terminal = Term::stderr();
+    let Some((_, columns)) = terminal.is_term().then(|| terminal.size_checked()).flatten() else {
+        return text.to_owned();
+    };
+    let fit = |line: &str| match line.starts_with(' ') {
+        true => line.to_owned(),
+        false => wrap(line, usize::from(columns).max(WIDTH_MIN), 2).join("\n"),
+    };
+    text.split('\n').map(fit).collect::<Vec<_>>().join("\n")
 }
 
 /// The text as a JSON event, if this process logs JSON.

@@ -13,6 +13,7 @@ use super::open::{Installation, at_rest, configure, nothing_yet};
 use super::output::Out;
 use super::schema::known;
 use super::shutdown;
+use super::table::{Mark, TableCell};
 use crate::app::{App, NoSuchShop};
 use crate::domain::{Mode, ShopId};
 use crate::service::ServiceError;
@@ -126,30 +127,33 @@ fn show_json(plan: &Plan, out: &mut Out) -> CommandResult {
 }
 
 fn show(plan: &Plan, out: &mut Out) -> CommandResult {
-    let number = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
-    let rows: Vec<Vec<String>> = plan
+    let number = |count: Option<u64>| match count {
+        Some(count) => TableCell::count(count, Mark::Plain),
+        None => "?".into(),
+    };
+    let rows: Vec<Vec<TableCell>> = plan
         .streams
         .iter()
         .map(|planned| {
             let stream = stream_name(&planned.stream);
             let mode = if planned.mode == Mode::Full { "full" } else { "incremental" };
             let (lists, details) = (number(planned.lists), number(planned.details));
-            let shop = [planned.stream.shop.to_string(), planned.shop.clone()];
-            [&shop[..], &[stream, mode.to_owned(), lists, details, planned.basis.to_owned()]].concat()
+            let names = [planned.stream.shop.to_string(), planned.shop.clone(), stream, mode.to_owned()];
+            [&names.map(TableCell::from)[..], &[lists, details, planned.basis.into()]].concat()
         })
         .collect();
     out.table(&["shop", "name", "stream", "walk", "lists", "details", "by"], &rows)?;
     out.line("")?;
-    let rows: Vec<Vec<String>> = plan
+    let rows: Vec<Vec<TableCell>> = plan
         .budgets
         .iter()
         .map(|budget| {
             vec![
-                budget.account.clone(),
-                budget.rule.clone(),
-                budget.limit.clone(),
-                budget.calls.to_string(),
-                duration_text(budget.takes),
+                budget.account.as_str().into(),
+                budget.rule.as_str().into(),
+                budget.limit.as_str().into(),
+                TableCell::count(budget.calls, Mark::Plain),
+                duration_text(budget.takes).into(),
             ]
         })
         .collect();

@@ -10,6 +10,7 @@ use super::log::Voice;
 use super::open::{Installation, at_rest, configure};
 use super::output::Out;
 use super::shutdown;
+use super::table::{Mark, TableCell};
 use crate::app;
 
 /// Show the content of the data directory: shops, checkpoints, open runs, jobs, outbox, budgets.
@@ -50,8 +51,8 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
 /// `none`: what to say if there is no shop.
 fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> CommandResult {
     let jobs = &state["jobs"];
-    out.line(format_args!(
-        "{}: {} bytes; jobs: {} ready, {} waiting ({} to be retried); outbox: {} entries; parked: {}\n",
+    let counts = format!(
+        "{}: {} bytes; jobs: {} ready, {} waiting ({} to be retried); outbox: {} entries; parked: {}",
         text(&state["data_dir"]),
         state["bytes"],
         jobs["ready"],
@@ -59,9 +60,13 @@ fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> Com
         jobs["retrying"],
         state["outbox"]["entries"],
         state["parked"]
-    ))?;
+    );
+    out.sentence(&counts, 2)?;
+    out.line("")?;
     if state["master_key"]["is_rotating"] == true {
-        out.line("The rotation of the master key is not finished: `waybill serve` or `waybill keys rotate-master` finishes it.\n")?;
+        let what = "The rotation of the master key is not finished: `waybill serve` or `waybill keys rotate-master` finishes it.";
+        out.sentence(what, 2)?;
+        out.line("")?;
     }
     if state["shops"].as_array().is_none_or(Vec::is_empty) {
         out.line(none?)?;
@@ -72,22 +77,16 @@ fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> Com
     for shop in list(&state["shops"]) {
         for stream in list(&shop["streams"]) {
             let name = format!("{} {}", text(&stream["resource"]), text(&stream["parameters"]));
-            let times = ["walked_at", "full_walk_at", "newest"].map(|key| text(&stream[key]));
-            streams.push(
-                [
-                    ["id", "name", "state"].map(|key| text(&shop[key])).to_vec(),
-                    vec![name.trim().to_owned()],
-                    times.to_vec(),
-                ]
-                .concat(),
-            );
+            let times = ["walked_at", "full_walk_at", "newest"].map(|key| cell(&stream[key]));
+            let of_shop = ["id", "name", "state"].map(|key| cell(&shop[key]));
+            streams.push([&of_shop[..], &[name.trim().into()], &times[..]].concat());
         }
         for budget in list(&shop["budgets"]) {
-            budgets.push(["account", "rule", "limit", "occupied", "pause_s"].map(|key| text(&budget[key])).to_vec());
+            budgets.push(["account", "rule", "limit", "occupied", "pause_s"].map(|key| cell(&budget[key])).to_vec());
         }
     }
     budgets.dedup();
-    let runs: Vec<Vec<String>> = list(&state["open_runs"])
+    let runs: Vec<Vec<TableCell>> = list(&state["open_runs"])
         .iter()
         .map(|run| {
             let keys = [
@@ -102,7 +101,7 @@ fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> Com
                 "listed",
                 "pending",
             ];
-            keys.map(|key| text(&run[key])).to_vec()
+            keys.map(|key| cell(&run[key])).to_vec()
         })
         .collect();
     section(&["shop", "name", "state", "stream", "walked", "walked whole", "newest"], &streams, out)?;
@@ -114,13 +113,20 @@ fn show(state: &Value, none: Result<String, CommandError>, out: &mut Out) -> Com
     )
 }
 
-fn section(heads: &[&str], rows: &[Vec<String>], out: &mut Out) -> CommandResult {
+fn section(heads: &[&str], rows: &[Vec<TableCell>], out: &mut Out) -> CommandResult {
     if rows.is_empty() {
         return Ok(());
     }
     out.table(heads, rows)?;
     out.line("")?;
     Ok(())
+}
+
+fn cell(value: &Value) -> TableCell {
+    match value.as_u64() {
+        Some(count) => TableCell::count(count, Mark::Plain),
+        None => TableCell::known((!value.is_null()).then(|| text(value))),
+    }
 }
 
 fn text(value: &Value) -> String {

@@ -201,6 +201,7 @@ fn print_table(shown: &ShownStatus, given: &Given, out: &mut Out) -> CommandResu
         out.line(&given.none)?;
     } else {
         out.table(&heads, &rows)?;
+        out.line("")?;
     }
     out.line(format_args!("health: {}", table::clean(&shown.health.level)))?;
     for reason in &shown.health.reasons {

@@ -190,9 +190,9 @@ fn summary(runs: &[RunView], watched: &Watched, out: &mut Out) -> CommandResult 
                 .map(TableCell::from)
                 .to_vec();
             row.push(TableCell::new(run.state.name(), urgency(run)));
-            row.extend(counts.map(|count| TableCell::from(count.to_string())));
+            row.extend(counts.map(|count| TableCell::count(count, Mark::Plain)));
             let parked = if run.parked_in_all() > 0 { Mark::Bad } else { Mark::Plain };
-            row.push(TableCell::new(run.parked_in_all().to_string(), parked));
+            row.push(TableCell::count(run.parked_in_all(), parked));
             row.push(run.error.clone().unwrap_or_default().into());
             row
         })
@@ -221,7 +221,10 @@ fn also_read(service: &Service, runs: &[RunView], out: &mut Out) -> CommandResul
         parts.map(|(count, what)| format!("{} {what}", counted(*count, "document", "documents"))).collect();
     match parts.is_empty() {
         true => Ok(()),
-        false => Ok(out.sentence(&format!("also read: {}", parts.join("; ")), 2)?),
+        false => {
+            out.line("")?;
+            Ok(out.sentence(&format!("also read: {}", parts.join("; ")), 2)?)
+        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::http;
 
 /// Gaps printed per resource; all are counted.
 const GAPS_SHOWN: usize = 20;
+/// Of the second line of a text that is wrapped.
+const INDENT: usize = 2;
 
 /// Compare what was listed with what the sink holds, id by id.
 ///
@@ -149,8 +151,7 @@ fn verdict(found: &[(Shop, Completeness)], is_repaired: bool) -> CommandResult {
     if incomplete.is_empty() {
         return Ok(());
     }
-    let mut what =
-        format!("{} of {} resources are incomplete (see the column `complete`)", incomplete.len(), found.len());
+    let mut what = format!("{} of {} resources are incomplete (see `complete`)", incomplete.len(), found.len());
     let any = |count: fn(&Completeness) -> u64| incomplete.iter().any(|resource| count(resource) > 0);
     if any(|resource| resource.missing) && !is_repaired {
         what.push_str("; `waybill verify --mend` reads what is missing");
@@ -211,22 +212,28 @@ fn show(found: &[(Shop, Completeness)], out: &mut Out) -> CommandResult {
                 (None, 0) => "yes".to_owned(),
                 (None, lost) => format!("yes, but {lost} lost"),
             };
-            let plain = names.into_iter().chain(counts.map(|count| count.to_string())).map(TableCell::from);
-            plain.chain([TableCell::new(complete, urgency(of))]).collect()
+            let names = names.map(TableCell::from);
+            let counts = counts.map(|count| TableCell::count(count, Mark::Plain));
+            [&names[..], &counts[..], &[TableCell::new(complete, urgency(of))]].concat()
         })
         .collect();
     out.table(&heads, &rows)?;
+    if found.iter().any(|(_, resource)| !resource.gaps.is_empty() || !resource.lost_documents.is_empty()) {
+        out.line("")?;
+    }
     for (shop, resource) in found {
         for gap in resource.gaps.iter().take(GAPS_SHOWN) {
             let id = table::clean(&gap.id);
-            out.line(format_args!("missing: {} of shop {}: {id}: {}", resource.resource, shop.id, gap.reason))?;
+            let what = format!("missing: {} of shop {}: {id}: {}", resource.resource, shop.id, gap.reason);
+            out.sentence(&what, INDENT)?;
         }
         if resource.gaps.len() > GAPS_SHOWN {
             out.line(format_args!("missing: and {} more", resource.missing - GAPS_SHOWN as u64))?;
         }
         for lost in resource.lost_documents.iter().take(GAPS_SHOWN) {
             let (id, at) = (table::clean(&lost.id), rfc3339(lost.accepted_at));
-            out.line(format_args!("lost: {} of shop {}: {id}: accepted at {at}", resource.resource, shop.id))?;
+            let what = format!("lost: {} of shop {}: {id}: accepted at {at}", resource.resource, shop.id);
+            out.sentence(&what, INDENT)?;
         }
         if resource.lost_documents.len() > GAPS_SHOWN {
             out.line(format_args!("lost: and {} more", resource.lost - GAPS_SHOWN as u64))?;
