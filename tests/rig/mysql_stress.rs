@@ -202,6 +202,10 @@ async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, la
     let before = world.market.sandbox.audit().details_read;
     world.run.note(format!("{fault:?} for {lasts:?}"));
     let (begun, mut most, mut readers) = (Instant::now(), 0, tokio::task::JoinSet::new());
+    // Lists are read in turns, a few at a time; single documents are not.
+    let shop = world.shops.values().next().unwrap();
+    let document = format!("/api/v1/shipments/{shop}/none");
+    let mut paths = ["/api/v1/shipments?limit=5", document.as_str(), document.as_str()].into_iter().cycle();
     proxy.set(fault.clone());
     let mut set_at = begun;
     let mut pace = tokio::time::interval(Duration::from_millis(80));
@@ -214,11 +218,11 @@ async fn bear(world: &World, serving: &Serving, proxy: &Proxy, fault: &Fault, la
         }
         // One more at a time: a key's requests are limited.
         if readers.len() < READERS {
-            readers.spawn(serving.call(Method::GET, "/api/v1/shipments?limit=5").send());
+            readers.spawn(serving.call(Method::GET, paths.next().unwrap()).send());
         }
         while let Some(answer) = readers.try_join_next() {
             let status = answer.unwrap().unwrap().status().as_u16();
-            assert!(matches!(status, 200 | 429 | 503), "a list over a bad line: {status}");
+            assert!(matches!(status, 200 | 404 | 429 | 503), "a read over a bad line: {status}");
         }
         let count = connections(proxy.port);
         assert!(count <= CONNECTIONS_MAX, "{count} connections, {CONNECTIONS_MAX} are allowed");
