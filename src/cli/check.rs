@@ -63,6 +63,9 @@ pub(super) async fn run(args: Args, path: Option<&Path>, mut out: Out) -> Comman
     config.check_resources()?;
     log::start(&config.log, Voice::Command)?;
     let mut findings = local(&config);
+    findings.extend(config.exposed.iter().map(|problem| {
+        Finding::warn(&problem.place, format!("{}; the next start or sync does so itself", problem.what))
+    }));
     findings.extend(without_effect(&config, &definitions)?);
     findings.extend(compared.into_iter().flat_map(|compared| compared.findings(&config)));
     if !args.json {

@@ -26,8 +26,17 @@ pub(super) fn environment() -> BTreeMap<String, String> {
 /// Reads the configuration and starts the log.
 pub(super) fn configure(path: Option<&Path>, voice: Voice) -> Result<Config, CommandError> {
     let config = draft(path, &environment())?.finish()?;
-    log::start(&config.log, voice)?;
+    begin_log(&config, voice)?;
     Ok(config)
+}
+
+/// Starts the log, and closes a configuration file with a password to other users.
+pub(super) fn begin_log(config: &Config, voice: Voice) -> CommandResult {
+    log::start(&config.log, voice)?;
+    if let Some(what) = config.close_file()? {
+        tracing::warn!("{what}");
+    }
+    Ok(())
 }
 
 /// The configuration, including the checks that only the sink can make, before anything starts.

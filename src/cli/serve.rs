@@ -16,7 +16,7 @@ use super::command_error::{CommandError, CommandResult};
 use super::first_key::{self, FirstKey, PLACEHOLDER};
 use super::in_use::{self, Alternative};
 use super::log::{self, Voice};
-use super::open::configure;
+use super::open::{begin_log, configure};
 use super::output::Out;
 use super::shutdown;
 use crate::app::{App, Entry, Holder, secret_file};
@@ -164,7 +164,7 @@ fn config(args: Args, path: Option<&Path>) -> Result<Config, CommandError> {
         }
         error
     })?;
-    log::start(&config.log, Voice::Service)?;
+    begin_log(&config, Voice::Service)?;
     Ok(config)
 }
 

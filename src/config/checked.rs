@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use secrecy::SecretString;
 
+use super::exposure;
 use super::problem::{ConfigError, ConfigProblem};
 use super::settings::KeyLines;
 use crate::catalog::{Definition, RuleTable};
@@ -21,6 +22,8 @@ use crate::domain::{Auth, SourceOrigin, SourceUrl};
 pub struct Config {
     /// The file that was read; None: defaults and environment only.
     pub file: Option<PathBuf>,
+    /// The file contains a password that other users can read; [`Config::close_file`] ends that.
+    pub exposed: Option<ConfigProblem>,
     pub(crate) lines: KeyLines,
     /// Why nothing can be synced from this source.
     pub(crate) unnamed: Option<ConfigProblem>,
@@ -117,6 +120,25 @@ impl Config {
     pub fn place(&self, key: &str) -> String {
         let line = self.file.as_ref().zip(self.lines.of(key));
         line.map_or_else(|| "built-in".to_owned(), |(file, line)| format!("{}:{line}", file.display()))
+    }
+
+    /// Takes the rights of other users from a configuration file that contains a password, and returns what the log
+    /// should say of it. None: nothing was open.
+    ///
+    /// # Errors
+    /// [`ConfigError::Problems`] with the command to run, if it cannot be changed.
+    pub fn close_file(&self) -> Result<Option<String>, ConfigError> {
+        let Some((problem, file)) = self.exposed.as_ref().zip(self.file.as_ref()) else { return Ok(None) };
+        match exposure::close(file) {
+            Ok(was) => Ok(Some(format!(
+                "other users could read the password in {} (mode {was:04o}); the file is now for this user only",
+                file.display()
+            ))),
+            Err(error) => {
+                let what = format!("{}; it could not be closed here: {error}", problem.what);
+                Err(ConfigError::Problems(vec![ConfigProblem { what, ..problem.clone() }]))
+            }
+        }
     }
 
     /// Checks that a sync may start: the definitions belong to the source.

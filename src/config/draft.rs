@@ -138,6 +138,7 @@ fn drafted(mut settings: Settings, file: Option<PathBuf>, environment: &BTreeMap
     let complete = || {
         let http = http?;
         Some(Config {
+            exposed: settings.exposed.clone(),
             file,
             lines: settings.lines.clone(),
             data_dir: data_dir?,

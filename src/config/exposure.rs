@@ -1,10 +1,11 @@
-//! Whether others can read a file that holds a secret.
+//! Whether others can read a file that holds a secret, and closing one to them.
 //!
 //! The rule is PostgreSQL's for private keys: a file of this user must be readable by this user alone; one of root may be
 //! readable by its group, as credentials of systemd and secrets of Kubernetes are.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::process::geteuid;
@@ -30,6 +31,18 @@ pub(crate) fn exposure(file: &Path) -> Option<String> {
         "other users can access {shown} (mode {:04o}); run: {sudo}chmod {wanted:o} {shown}",
         found.mode() & 0o7777
     ))
+}
+
+/// Whether this user owns the file, and so may close it.
+pub(super) fn is_own(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|found| found.uid() == geteuid().as_raw())
+}
+
+/// Takes the rights of all other users; returns the mode before.
+pub(super) fn close(file: &Path) -> io::Result<u32> {
+    let mode = fs::metadata(file)?.mode() & 0o7777;
+    fs::set_permissions(file, Permissions::from_mode(mode & !FOREIGN))?;
+    Ok(mode)
 }
 
 fn is_exposed(mode: u32, owner: u32, user: u32) -> bool {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use secrecy::SecretString;
 use url::Url;
 
-use super::exposure::exposure;
+use super::exposure::{exposure, is_own};
 use super::settings::Settings;
 
 const URL: &str = "mysql.url";
@@ -79,14 +79,18 @@ fn is_here(host: &str) -> bool {
     }
 }
 
-/// A file with a password must be for its owner alone.
+/// A file with a password must be for its owner alone. One that this user owns is closed before anything starts.
 fn check_privacy(settings: &mut Settings, url: &Url) {
     let has_password = url.password().is_some_and(|password| !password.is_empty());
     if !has_password || settings.is_from_environment(URL) {
         return;
     }
-    if let Some(what) = exposure(&settings.path) {
-        settings.problem_at(URL, format!("contains a password, and {what}"));
+    let Some(what) = exposure(&settings.path) else { return };
+    let problem = settings.problem_with(URL, format!("contains a password, and {what}"));
+    if is_own(&settings.path) {
+        settings.exposed = Some(problem);
+    } else {
+        settings.problems.push(problem);
     }
 }
 

@@ -59,6 +59,8 @@ pub(super) struct Settings {
     /// The `[resource.*]` tables, unchecked.
     pub(super) resources: toml::Table,
     pub(super) problems: Vec<ConfigProblem>,
+    /// Other users can read a secret in the file, and this user can close it.
+    pub(super) exposed: Option<ConfigProblem>,
 }
 
 impl Settings {
