@@ -206,12 +206,11 @@ impl App {
         Box::pin(App::open(config, mode)).await
     }
 
-    async fn open(config: Config, mode: Mode) -> anyhow::Result<App> {
+    async fn open(config: Config, Mode { runs, entry, means, rule }: Mode) -> anyhow::Result<App> {
         // Before any part starts and counts.
         let metrics = service::recorder();
         let (timetable, clock) = (config.schedule.clone(), Clock::system());
         private_files::close(&config.data_dir)?;
-        let Mode { runs, entry, means, rule } = mode;
         let opening = Opening { config: &config, clock: &clock, rule };
         let (opened, sink) = open_owned(opening, entry.as_ref()).await?;
         let Opened { opened: OpenedStore { store, is_rotating, .. }, owner, handed } = opened;
@@ -235,9 +234,8 @@ impl App {
             handed,
             only: runs.clone().unwrap_or_default(),
         };
-        let stale_after = config.stale_after;
         let (definitions, sync) = (Arc::from(config.definitions.as_slice()), timetable.sync.clone());
-        let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, stale_after, means);
+        let health_book = HealthBook::new(store.clone(), Arc::clone(&definitions), sync, config.stale_after, means);
         if runs.is_some() {
             health_book.look_first()?;
         }
@@ -277,10 +275,14 @@ impl App {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        if let Some(owner) = app.owner.clone() {
-            app.spawn(OWNERSHIP, owner.keep(app.store.clone(), app.stop.clone()));
+        Ok(app.keeping_ownership())
+    }
+
+    fn keeping_ownership(self) -> App {
+        if let Some(owner) = self.owner.clone() {
+            self.spawn(OWNERSHIP, owner.keep(self.store.clone(), self.stop.clone()));
         }
-        Ok(app)
+        self
     }
 
     /// Checks once whether MySQL responds and its tables can be written to, for the health of an app without a writer.

@@ -399,7 +399,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test {
         name: "standby",
-        needs: &[Need::MariaDb],
+        needs: &[Need::MariaDb, Need::Namespaces],
         alone: false,
         runs: [1, 1, 2],
         at_most: minutes(5, 60, 170),
