@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use super::exposure::{exposure, is_own};
+use super::problem::ConfigProblem;
 use super::settings::Settings;
 
 const URL: &str = "mysql.url";
@@ -86,11 +87,12 @@ fn check_privacy(settings: &mut Settings, url: &Url) {
         return;
     }
     let Some(what) = exposure(&settings.path) else { return };
-    let problem = settings.problem_with(URL, format!("contains a password, and {what}"));
+    let what = format!("contains a password, and {what}");
     if is_own(&settings.path) {
-        settings.exposed = Some(problem);
+        let problem = settings.problem_with(URL, "");
+        settings.exposed = Some(ConfigProblem { what, ..problem });
     } else {
-        settings.problems.push(problem);
+        settings.problem_at(URL, what);
     }
 }
 

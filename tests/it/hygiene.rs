@@ -172,7 +172,7 @@ fn a_configuration_with_a_password_is_closed_to_others_and_that_is_said() {
         open_to_others(&folder.path("waybill.toml"), open);
         // A check changes nothing.
         let found = folder.run(&["check", "--offline"]);
-        says(&found.out, &["WARN  waybill.toml:3: mysql.url: contains a password", "run: chmod 600 waybill.toml"]);
+        says(&found.out, &["WARN  waybill.toml:3: contains a password", "run: chmod 600 waybill.toml"]);
         assert_eq!(mode(&folder.path("waybill.toml")), open);
         let closed = folder.run(&["keys", "list"]).expect(0);
         says(&closed.err, &[&format!("password in waybill.toml (mode {open:04o})"), "now for this user only"]);
