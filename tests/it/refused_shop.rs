@@ -168,6 +168,22 @@ async fn the_command_resumes_a_refused_shop_once_its_account_is_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_cannot_be_read_is_not_tried_and_given_again() {
+    let (market, folder, id) = synced().await;
+    let keys = std::fs::read_to_string(folder.path("data/keys")).unwrap();
+    let left: Vec<&str> = keys.split('\n').filter(|line| !line.starts_with(&format!("shop {id} "))).collect();
+    assert_eq!(left.len() + 1, keys.split('\n').count(), "{keys}");
+    folder.write("data/keys", &left.join("\n"));
+    says(&folder.run(&["sync", "--quiet"]).expect(1).err, &["credentials cannot be read"]);
+    market.sandbox.reset_audit();
+    let resumed = folder.run(&["shops", "resume", &id]).expect(1).err;
+    says(&resumed, &["cannot be read, so it cannot be tried", &format!("`waybill shops rotate {id}`")]);
+    assert_eq!(market.sandbox.audit().token_requests, 0);
+    folder.feed(&["shops", "rotate", &id], SECRET).expect(0);
+    folder.run(&["sync", "--quiet"]).expect(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_dashboard_offers_to_try_again_beside_a_new_secret() {
     if browser::program().is_none() {
         eprintln!("SKIPPED: the dashboard in a browser, there is no Chromium");
