@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sandbox::{Clock, Limit, Options, Sandbox, ShopOptions};
+use sandbox::{Clock, FAULT_FIELDS, FAULT_KINDS, Limit, Options, Sandbox, ShopOptions};
 use tokio::net::TcpListener;
 
 use super::command_error::{CommandError, CommandResult};
@@ -21,9 +21,7 @@ use crate::domain::parse_duration;
 /// and faults on demand (POST /_sandbox/faults). The seed determines what it serves. It counts every call: GET
 /// /_sandbox/audit. It does not authenticate its own endpoints, so it listens on loopback only.
 #[derive(clap::Args)]
-#[command(after_long_help = "Examples:\n  waybill sandbox\n  waybill sandbox --shops 3 --rows 500 --arrivals 5s\n  \
-    waybill sandbox --limit 'GET /retailer/shipments/*=none'\n\nIt prints the lines for waybill.toml and the \
-    credentials for `waybill shops add`.\n\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+#[command(after_long_help = after_help())]
 pub(super) struct Args {
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
@@ -58,6 +56,26 @@ pub(super) struct Args {
     /// Serve ordinary values only
     #[arg(long)]
     tidy: bool,
+}
+
+/// The examples, and everything about faults.
+fn after_help() -> String {
+    let mut text = "Examples:\n  waybill sandbox\n  waybill sandbox --shops 3 --rows 500 --arrivals 5s\n  \
+        waybill sandbox --limit 'GET /retailer/shipments/*=none'\n\nIt prints the lines for waybill.toml and the \
+        credentials for `waybill shops add`.\n\nFaults: a list of rules, which replaces the one before; [] ends all faults. \
+        The first rule that matches takes the call. A rule that can never take effect is refused (400).\n  \
+        curl -d '[{\"match\": \"/retailer/shipments\", \"kind\": \"reset\", \"times\": 2}]' \\\n    \
+        http://127.0.0.1:8090/_sandbox/faults\n\nFields of a rule:\n"
+        .to_owned();
+    for (name, what) in FAULT_FIELDS {
+        text.push_str(&format!("  {name:<13}{what}\n"));
+    }
+    text.push_str("\nKinds, as values of \"kind\":\n");
+    for (_, example, what) in FAULT_KINDS {
+        text.push_str(&format!("  {example}\n      {what}\n"));
+    }
+    text.push_str("\nExit codes: 0 done, 1 failed, 2 wrong usage or configuration.");
+    text
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -4,6 +4,7 @@
 
 mod changes;
 mod controls;
+mod faults;
 mod limits;
 mod resources;
 mod specification;

@@ -19,7 +19,7 @@
 //! | `POST shipments` `{client_id, method, count}` | adds shipments; their ids |
 //! | `POST events` `{client_id, id}` or `{client_id, count}` | grows transport events; the ids |
 //! | `POST rows` `{client_id, id}`, `POST remove` `{client_id, id}` | changes a list row; removes a shipment |
-//! | `POST faults` `[{match, kind, ...}]` | replaces the fault rules |
+//! | `POST faults` `[{match, kind, ...}]` | replaces the fault rules (`docs/sandbox.md`); 400 for one that can never take effect |
 //! | `POST settings` `{limits?, latency_ms?, retry_after?, empty_array?, token_life_ms?, expires_in?}` | changes what is named |
 //! | `POST tokens/kill`, `POST login` `{blocked}` | ends all tokens; blocks the login host |
 
@@ -49,7 +49,7 @@ impl From<SandboxError> for Refusal {
         let status = match error {
             SandboxError::UnknownShop(_) | SandboxError::UnknownResource(_) => 404,
             SandboxError::ShopExists(_) | SandboxError::NothingFor(_) => 409,
-            SandboxError::Limits(_) | SandboxError::ClientId => 400,
+            SandboxError::Limits(_) | SandboxError::Faults(_) | SandboxError::ClientId => 400,
         };
         Refusal(status, error.to_string())
     }
@@ -179,9 +179,11 @@ fn control(sandbox: &Sandbox, path: &str, request: &Request) -> Result<Answer, R
             json!({ "removed": found(sandbox.remove(&one.client_id, &one.id)?, &one.id)? })
         }
         ("POST", "faults") => {
-            let faults: Vec<Fault> = body(request)?;
+            let faults: Vec<Fault> = body(request).map_err(|Refusal(status, error)| {
+                Refusal(status, format!("faults: {error}; `waybill sandbox --help` lists the fields and kinds"))
+            })?;
             let count = faults.len();
-            sandbox.set_faults(faults);
+            sandbox.set_checked_faults(faults)?;
             json!({ "rules": count })
         }
         ("POST", "settings") => {

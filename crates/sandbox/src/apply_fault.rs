@@ -75,7 +75,7 @@ fn status(code: u16, body: FaultBody) -> Answer {
 }
 
 /// Whether a header is safe to send: names or values that would break the head are left out.
-fn is_header(name: &str, value: &str) -> bool {
+pub(crate) fn is_header(name: &str, value: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
         && !value.chars().any(char::is_control)

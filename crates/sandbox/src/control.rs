@@ -13,6 +13,7 @@ use crate::audit::{Audit, Call};
 use crate::document::Method;
 use crate::error::SandboxError;
 use crate::fault::Fault;
+use crate::fault_check;
 use crate::limits::Rules;
 use crate::state::{Sandbox, lock};
 
@@ -124,6 +125,16 @@ impl Sandbox {
     /// Replaces all fault rules; an empty list ends all faults.
     pub fn set_faults(&self, faults: Vec<Fault>) {
         lock(&self.0.faults).set(faults);
+    }
+
+    /// Like [`Sandbox::set_faults`], for rules from outside this program.
+    ///
+    /// # Errors
+    /// A rule that can never take effect; then nothing changes.
+    pub fn set_checked_faults(&self, faults: Vec<Fault>) -> Result<(), SandboxError> {
+        fault_check::check(&faults, |client_id| self.shop(client_id).is_some()).map_err(SandboxError::Faults)?;
+        self.set_faults(faults);
+        Ok(())
     }
 
     /// Ends all tokens now, before the time that was announced; returns how many.

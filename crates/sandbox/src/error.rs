@@ -5,6 +5,8 @@
 pub enum SandboxError {
     #[error("limits: {0}")]
     Limits(String),
+    #[error("faults: {0}")]
+    Faults(String),
     #[error("no shop has the client id `{0}`; add it with POST /_sandbox/shops")]
     UnknownShop(String),
     #[error("there is already a shop with the client id `{0}`; give each shop its own")]

@@ -26,7 +26,7 @@
 //! ```
 //!
 //! [`Options::limits`] overrides rate rules, [`Sandbox::set_faults`] breaks answers, [`Clock::manual`] stops time. From
-//! another process, the same controls are under `/_sandbox/` (see `admin`).
+//! another process, the same controls are under `/_sandbox/` (see `admin`, and `docs/sandbox.md` for the rules of faults).
 //!
 //! # What always holds
 //!
@@ -65,8 +65,8 @@
 //!
 //! `state` is what a running sandbox knows. `api` answers the marketplace's calls and `login` issues tokens. `stock`
 //! and `content` hold the shipments; `orders` and `other_resources` follow from them. `limits` reads the rate rules,
-//! `limiter` applies them, `audit` judges. `fault` decides which calls break and `apply_fault` how. `control` and
-//! `admin` are the controls, `server` and `wire` speak HTTP.
+//! `limiter` applies them, `audit` judges. `fault` decides which calls break and `apply_fault` how; `fault_check` refuses
+//! rules that never would. `control` and `admin` are the controls, `server` and `wire` speak HTTP.
 
 mod admin;
 mod api;
@@ -81,6 +81,8 @@ mod echo;
 mod edge_cases;
 mod error;
 mod fault;
+mod fault_check;
+mod fault_examples;
 mod gzip_bomb;
 mod limiter;
 mod limits;
@@ -104,6 +106,7 @@ pub use clock::{Clock, Millis};
 pub use document::Method;
 pub use error::SandboxError;
 pub use fault::{EchoForm, Fault, FaultBody, FaultKind};
+pub use fault_examples::{FAULT_FIELDS, FAULT_KINDS};
 pub use limits::Limit;
 pub use options::{Options, ShopOptions};
 pub use state::Sandbox;
