@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+use super::check_columns::Samples;
 use super::check_mysql::{check_mysql, shops_to_restore};
 use super::finding::Finding;
 use super::single_call::{Caller, Identity, Read, document_error, to_error};
@@ -16,7 +17,7 @@ use crate::domain::{ListParams, Mode, Next, OtherSource, Page, Shop, ShopState, 
 use crate::sink::Mysql;
 use crate::sink::mysql::SourceClaim;
 use crate::source::pages::{self, Parsed};
-use crate::source::{Credentials, Position, Walk};
+use crate::source::{Position, Walk};
 use crate::store::StoreError;
 
 /// A list whose budget requires a longer wait is skipped.
@@ -141,6 +142,7 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
         );
         findings.push(Finding::fail(format!("shop {}", unrestored.name), what));
     }
+    let mut samples = Samples::default();
     for shop in distinct(shops) {
         // Paused and refused shops are never called; repeated logins of a refused client may get it blocked.
         match shop.state {
@@ -172,21 +174,24 @@ async fn check_shops(caller: &Caller<'_>, mysql: Option<&Mysql>, findings: &mut 
             findings.push(Finding::of(format!("shop {}: token", shop.name), token.map_err(|error| error.to_string())));
         }
         if is_proved {
-            check_pages(caller, &credentials, &shop, findings).await;
+            let identity = Identity { shop: &shop, credentials: &credentials };
+            check_pages(caller, identity, &mut samples, findings).await;
         }
     }
+    samples.add_stored(caller, mysql).await;
+    findings.extend(samples.findings(caller.config));
 }
 
 /// Checks the first pages of the shop's lists, and the clock by their `Date`.
-async fn check_pages(caller: &Caller<'_>, credentials: &Credentials, shop: &Shop, findings: &mut Vec<Finding>) {
-    let identity = Identity { shop, credentials };
+async fn check_pages(caller: &Caller<'_>, identity: Identity<'_>, samples: &mut Samples, findings: &mut Vec<Finding>) {
+    let shop = identity.shop;
     let mut skew = None;
     for definition in caller.config.definitions.iter().filter(|definition| shop.syncs(&definition.name)) {
         // A child list needs the id of a parent, which is not known.
         if definition.parent.is_some() {
             continue;
         }
-        let mut pages = PageTest { caller, identity, definition, skew: None };
+        let mut pages = PageTest { caller, identity, definition, samples, skew: None };
         let found = pages.run().await;
         skew = skew.or(pages.skew);
         findings.push(Finding::of(format!("shop {}: page of {}", shop.name, definition.name), found));
@@ -220,15 +225,10 @@ fn times(definition: &Definition, page: &Parsed<Page>) -> Option<String> {
             format!("{what}; it must be RFC 3339, or seconds or milliseconds since 1970")
         });
     }
-    page.drift.iter().find_map(|left| match left {
-        FieldDrift::TypeMismatch { table, column, kind } if *kind == WITHOUT_OFFSET => Some(format!(
-            "{table}.{column} would be NULL: {WITHOUT_OFFSET_HINT}, in the column or in [resource.{name}]"
-        )),
-        _ => None,
-    })
+    None
 }
 
-/// Rows of a page whose documents are asked for until one is found: the first may be gone.
+/// Rows of a page whose documents are read: the first may be gone, and several show more about the columns.
 const DOCUMENTS_MAX: usize = 3;
 
 /// Checks that a list matches its definition, that its first page leads to a second, and that its rows have documents.
@@ -236,6 +236,7 @@ struct PageTest<'a> {
     caller: &'a Caller<'a>,
     identity: Identity<'a>,
     definition: &'a Definition,
+    samples: &'a mut Samples,
     /// How far the API's clock is ahead.
     skew: Option<SignedDuration>,
 }
@@ -250,31 +251,40 @@ impl PageTest<'_> {
         })
     }
 
-    /// Reads the document of one of these rows, where the list has no documents itself.
-    async fn document(&self, page: &Page) -> Result<Option<String>, String> {
+    /// Reads documents of these rows, where the list has no documents itself.
+    async fn document(&mut self, page: &Page) -> Result<Option<String>, String> {
         let Some(detail) = &self.definition.detail else { return Ok(None) };
-        let wait = self.caller.wait_for(self.identity.shop, &detail.path).map_err(|error| error.to_string())?;
-        if wait > WAIT_MAX {
+        let (caller, shop) = (self.caller, self.identity.shop);
+        let wait = || caller.wait_for(shop, &detail.path).map_err(|error| error.to_string());
+        if wait()? > WAIT_MAX {
             return Ok(Some(format!(
                 "its documents were not checked: their rate rule allows no call for {} s",
-                wait.as_secs()
+                wait()?.as_secs()
             )));
         }
-        let mut failed = None;
+        let (mut found, mut failed) = (None, None);
         for row in page.rows.iter().take(DOCUMENTS_MAX) {
-            let read = self.caller.document(self.identity, self.definition, &row.id).await;
-            let read = read.map_err(|error| error.to_string())?;
-            let (path, error) = match read {
-                Read { path, result: Ok(_) } => return Ok(Some(format!("{path} answers with a document"))),
-                Read { path, result: Err(error) } => (path, error),
-            };
-            let is_about_all = error.cause().class.concerns_all_calls();
-            failed = failed.or_else(|| Some(document_error(self.definition, &path, &error)));
-            if is_about_all {
+            // One proves the call; nothing is waited for to see more of them.
+            let most = if found.is_some() { Duration::ZERO } else { WAIT_MAX };
+            if wait()? > most {
                 break;
             }
+            let read = self.caller.document(self.identity, self.definition, &row.id).await;
+            let Read { path, result } = read.map_err(|error| error.to_string())?;
+            match result {
+                Ok(document) => {
+                    self.samples.add(self.definition, &shop.id, &row.id, &document);
+                    found.get_or_insert(format!("{path} answers with a document"));
+                }
+                Err(error) => {
+                    failed = failed.or_else(|| Some(document_error(self.definition, &path, &error)));
+                    if error.cause().class.concerns_all_calls() {
+                        break;
+                    }
+                }
+            }
         }
-        failed.map_or(Ok(None), Err)
+        found.map(|found| Ok(Some(found))).or_else(|| failed.map(Err)).unwrap_or(Ok(None))
     }
 
     /// The first page, and what was found on it and the second.
@@ -288,6 +298,7 @@ impl PageTest<'_> {
             return Ok((Page::empty(Next::End), found));
         }
         let parsed = self.page(combination, &position, None).await?;
+        self.note(&parsed.value);
         let first = &parsed.value;
         if let (true, Some(rejected)) = (first.rows.is_empty(), first.rejected.first()) {
             let what = format!("none of the {} rows on the first page can be stored: ", first.rejected.len());
@@ -306,6 +317,7 @@ impl PageTest<'_> {
         }
         let wrong = |what: String| format!("the second page: {what}");
         let second = self.page(combination, &position, Some(&first.digest)).await.map_err(wrong)?.value;
+        self.note(&second);
         if second.digest == first.digest && rows > 0 {
             let line = format!("end = {{ repeat = true }} to [resource.{}.list]", self.definition.name);
             return Err(wrong(format!(
@@ -315,6 +327,15 @@ impl PageTest<'_> {
         }
         let found = format!("{found}, {} on the second", second.rows.len() + second.rejected.len());
         Ok((parsed.value, found))
+    }
+
+    /// Looks at the documents on a page.
+    fn note(&mut self, page: &Page) {
+        for row in &page.rows {
+            if let Some(document) = &row.body {
+                self.samples.add(self.definition, &self.identity.shop.id, &row.id, document);
+            }
+        }
     }
 
     async fn page(

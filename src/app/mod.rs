@@ -28,6 +28,7 @@
 //! | `state` | `waybill state` |
 
 mod check;
+mod check_columns;
 mod check_mysql;
 mod finding;
 pub mod infer;

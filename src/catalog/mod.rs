@@ -4,6 +4,9 @@
 //! the built-in definitions with those of the configuration.
 
 mod cell;
+pub mod column_fill;
+#[cfg(test)]
+mod column_fill_tests;
 pub mod columns;
 pub mod coverage;
 pub mod definition;

@@ -161,6 +161,13 @@ fn clashes(definitions: &[&Definition]) -> Vec<DefinitionProblem> {
     problems
 }
 
+/// The built-in definition of that name.
+pub(super) fn shipped(name: &str) -> Option<Definition> {
+    let table = merged_table(name, &toml::Table::new()).ok()?;
+    let (definition, problems) = reader::draft(name, &table);
+    problems.is_empty().then_some(definition)
+}
+
 /// The built-in definition merged with the user's, as TOML.
 ///
 /// # Errors

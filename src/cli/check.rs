@@ -29,7 +29,8 @@ const INDENT: usize = 6;
 /// Check configuration, data directory, tokens, one page, MySQL rights and the clock.
 ///
 /// Each line says what was checked, and what to do. It reads up to two pages of each list of each shop and up to three
-/// documents, which uses that much of its budget, and changes nothing.
+/// documents, which uses that much of its budget, looks at stored documents for columns that none of them fills, and
+/// changes nothing.
 #[derive(clap::Args)]
 #[command(
     after_long_help = "Examples:\n  waybill check\n  waybill check --offline   # contacts neither the marketplace nor MySQL\n  \

@@ -1,5 +1,6 @@
 //! Values are what the API sent, or NULL and counted: numbers, dates, odd JSON, through both sinks and the front door.
 
+mod columns;
 mod fake;
 mod kept;
 

@@ -116,21 +116,28 @@ struct DocumentWalk<'a> {
 
 fn take_all(top: &mut Node, table: &str, columns: &[Column], within: &str) {
     for column in columns {
-        let path = match &column.source {
-            ColumnSource::Pointer(pointer) => format!("{within}{pointer}"),
-            ColumnSource::Above { pointer, up } => {
-                let mut holder = within;
-                for _ in 0..*up {
-                    holder = holder.rsplit_once("/*").map_or("", |(outer, _)| outer);
-                    // An array is held by the element around it, or by the document.
-                    holder = holder.rfind("/*").map_or("", |at| holder.get(..at + 2).unwrap_or_default());
-                }
-                format!("{holder}{pointer}")
-            }
-            ColumnSource::Stream(_) | ColumnSource::Parent => continue,
-        };
+        let Some((holder, pointer)) = place_in(&column.source, within) else { continue };
         let (table, name) = (table.to_owned(), column.name.clone());
-        top.at(&path).taken.push(Taker { table, column: name, kind: column.kind, zone: column.zone.clone() });
+        let taker = Taker { table, column: name, kind: column.kind, zone: column.zone.clone() };
+        top.at(&format!("{holder}{pointer}")).taken.push(taker);
+    }
+}
+
+/// The path to the value that a column of elements at `within` takes: to its holder, and from there. None: it is not in
+/// the document.
+pub(super) fn place_in<'a>(source: &'a ColumnSource, within: &'a str) -> Option<(&'a str, &'a str)> {
+    match source {
+        ColumnSource::Pointer(pointer) => Some((within, pointer)),
+        ColumnSource::Above { pointer, up } => {
+            let mut holder = within;
+            for _ in 0..*up {
+                holder = holder.rsplit_once("/*").map_or("", |(outer, _)| outer);
+                // An array is held by the element around it, or by the document.
+                holder = holder.rfind("/*").map_or("", |at| holder.get(..at + 2).unwrap_or_default());
+            }
+            Some((holder, pointer))
+        }
+        ColumnSource::Stream(_) | ColumnSource::Parent => None,
     }
 }
 

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use crate::catalog::coverage::{is_name, shown};
 use crate::domain::Json;
 use names::{Names, key, quoted, singular, snake, token};
-use shape::{Form, Shape};
+pub(super) use shape::{Form, Shape};
 
 /// A list, with a few of its rows and documents.
 pub struct Sample<'a> {

@@ -26,7 +26,7 @@ const DECIMALS: [ColumnKind; 3] = [
 
 /// The values seen at one place.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shape {
+pub(in crate::catalog) struct Shape {
     texts: usize,
     /// Of them, those that look like an id or a word of an enumeration, not like a name or a sentence.
     codes: usize,
@@ -49,7 +49,7 @@ pub(super) struct Shape {
 
 /// What a place becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(in crate::catalog) enum Form {
     /// It never had a value: left out.
     Nothing,
     /// A column of this type.
@@ -67,7 +67,7 @@ impl Shape {
         shape
     }
 
-    fn add(&mut self, value: &Json<'_>) {
+    pub(in crate::catalog) fn add(&mut self, value: &Json<'_>) {
         let count = |kind| usize::from(fits(kind, Some(&TimeZone::UTC), value));
         match value {
             Json::Null => {}
@@ -101,7 +101,7 @@ impl Shape {
         }
     }
 
-    pub(super) fn form(&self) -> Form {
+    pub(in crate::catalog) fn form(&self) -> Form {
         let scalars = self.texts + self.numbers + self.flags;
         match (scalars > 0, self.objects > 0, self.arrays > 0) {
             (false, false, false) => Form::Nothing,
