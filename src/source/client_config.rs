@@ -92,7 +92,8 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .gzip(false)
         .connect_timeout(config.connect_timeout)
         .timeout(config.total_timeout)
-        .pool_max_idle_per_host(config.in_flight_max.min(64))
+        // With fewer idle ones than calls at once, calls that follow one another would connect anew.
+        .pool_max_idle_per_host(config.in_flight_max)
         .pool_idle_timeout(IDLE_MAX)
         .tcp_keepalive(Duration::from_secs(30))
         // Nothing arrives later than the budgets count with, not even after kill -9 while packets are lost. A reset at
