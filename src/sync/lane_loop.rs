@@ -153,6 +153,10 @@ impl Loop {
     }
 
     async fn lease(&mut self, room: u32, now: Instant) -> Result<Next, StoreError> {
+        // Before anything is read: without a rate rule this is asked after each call.
+        if !self.is_worth_it(room, now) {
+            return Ok(Next::Wait(None));
+        }
         let store = self.inner.deps.store.clone();
         if self.lane.has_queues() && store.outbox_bytes()? > self.inner.deps.outbox_bytes_max {
             return Ok(Next::Wait(Some(now + OUTBOX_PAUSE)));
@@ -171,12 +175,7 @@ impl Loop {
         }
         let taken = {
             let mut budget = self.lane.budget();
-            let free = budget.free(now);
-            let want = free.min(room);
-            let worth_it = free < u32::MAX || room >= self.width() / LEASED_AT_ONCE || self.calls.is_empty();
-            if !worth_it {
-                return Ok(Next::Wait(None));
-            }
+            let want = budget.free(now).min(room);
             if want == 0 {
                 return Ok(Next::Wait(Some(budget.next_free(now).unwrap_or(now + SLEEP_MAX))));
             }
@@ -217,8 +216,17 @@ impl Loop {
             // There may be more jobs; look again as soon as slots allow.
             return Ok(Next::Wait(Some(Instant::now())).only_if(self.calls.len() < self.width() as usize));
         }
-        self.lane.close_empty(&store, &names)?;
+        // A single queue holds the jobs of the calls under way.
+        if names.len() > 1 || self.calls.is_empty() {
+            self.lane.close_empty(&store, &names)?;
+        }
         Ok(Next::Wait(self.shops_paused.values().min().copied()))
+    }
+
+    /// Whether to lease now. Without a rate rule there is no hurry while calls are under way.
+    fn is_worth_it(&self, room: u32, now: Instant) -> bool {
+        let free = self.lane.budget().free(now);
+        free < u32::MAX || room >= self.width() / LEASED_AT_ONCE || self.calls.is_empty()
     }
 
     /// How many attempts may run at once.
