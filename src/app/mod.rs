@@ -78,7 +78,7 @@ use master_key::KeyFiles;
 use mode::{Mode, open_owned};
 use open_store::OpenedStore;
 use owner::{Opened, Opening, Owner};
-use parts::{digest, http_limits, source_config};
+use parts::{definitions_for, digest, http_limits, source_config};
 use source_check::SourceRule;
 use token_store::PersistentTokens;
 
@@ -226,7 +226,7 @@ impl App {
         let deps = EngineDeps {
             store: store.clone(),
             source: Arc::<Source>::clone(&source),
-            definitions: config.definitions.clone(),
+            definitions: definitions_for(&sink, &config),
             rules: config.rules.clone(),
             retry: RetryPolicy { attempts_max: config.limits.attempts_max, ..RetryPolicy::default() },
             outbox_bytes_max: config.limits.outbox_max_bytes,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::catalog::Definition;
 use crate::config::{Config, SourceSettings};
 use crate::http;
-use crate::sink::Mysql;
+use crate::sink::{Mysql, Sink};
 use crate::source::SourceConfig;
 
 /// Burst of logins, in seconds of their rate.
@@ -16,6 +17,14 @@ const LOGIN_BURST_S: u32 = 2;
 pub(super) fn open_mysql(config: &Config) -> anyhow::Result<Option<Arc<Mysql>>> {
     let Some(url) = &config.mysql_url else { return Ok(None) };
     Ok(Some(Arc::new(Mysql::at(url, config.mysql_ca_file.as_deref(), config.definitions.clone())?)))
+}
+
+/// The definitions by which documents are read: MySQL finds them without facets.
+pub(super) fn definitions_for(sink: &Sink, config: &Config) -> Vec<Arc<Definition>> {
+    match sink {
+        Sink::Archive(_) => config.definitions.clone(),
+        Sink::Mysql(_) => config.definitions.iter().map(|one| Arc::new(one.without_facets())).collect(),
+    }
 }
 
 pub(super) fn digest(key: &secrecy::SecretString) -> [u8; 32] {

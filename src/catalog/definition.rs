@@ -13,7 +13,7 @@ pub use super::columns::{ChildTable, Column, ColumnKind, ColumnSource, Place, Ta
 use super::coverage::Coverage;
 use super::facets::FacetLayout;
 pub use super::page_style::{PageStyle, Pages};
-use crate::domain::{DetailEndpoint, Facet, Json, ListParams, ShopId, StreamId};
+use crate::domain::{DetailEndpoint, Facet, Facets, Json, ListParams, ShopId, StreamId};
 
 /// Separates the parent's id from a row's own id.
 const PARENT_END: char = ':';
@@ -38,6 +38,8 @@ pub struct Definition {
     pub coverage: Coverage,
     /// What the archive indexes of a document.
     pub facets: FacetLayout,
+    /// Whether documents get their facets when they are read. Only the archive needs them.
+    pub has_facets: bool,
 }
 
 /// How the resource is listed.
@@ -262,6 +264,16 @@ impl Definition {
     pub fn facets_of(&self, id: &str, document: &Json<'_>) -> Vec<Facet> {
         let (parent, _) = self.split_id(id);
         self.facets.of_document(id, parent.as_deref(), document)
+    }
+
+    /// The same for a document on its way to the store.
+    pub fn facets_for_store(&self, id: &str, document: &Json<'_>) -> Facets {
+        if self.has_facets { Facets::Known(self.facets_of(id, document)) } else { Facets::Unknown }
+    }
+
+    /// The same definition for a sink that needs no facets.
+    pub fn without_facets(&self) -> Definition {
+        Definition { has_facets: false, ..self.clone() }
     }
 
     /// The paths of the list and the detail. Each needs a rate rule.

@@ -124,7 +124,8 @@ fn definition(name: &str, fields: &TomlFields<'_>) -> Definition {
     }
     let coverage = Coverage::new(&id, &table, zone.is_some());
     let facets = FacetLayout::new(&table);
-    Definition { name: name.to_owned(), media_type, id, zone, parent, list, detail, table, coverage, facets }
+    let name = name.to_owned();
+    Definition { name, media_type, id, zone, parent, list, detail, table, coverage, facets, has_facets: true }
 }
 
 /// Parts that cannot be read are reported and left empty.

@@ -25,7 +25,7 @@ use crate::catalog::Definition;
 use crate::catalog::coverage::{FieldDrift, tolerated};
 use crate::catalog::definition::{Refresh, Until};
 use crate::domain::json::{Reading, Tolerance, Tolerated, without_mark};
-use crate::domain::{Facets, FetchedDocument, Json, ListParams, Next, Page, Timestamp};
+use crate::domain::{FetchedDocument, Json, ListParams, Next, Page, Timestamp};
 
 /// A list page or a document as parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,7 +219,7 @@ pub fn document(
     left.extend(tolerated(noted));
     let time = rule.and_then(|rule| time_at(definition, rule.time.as_deref()?, &document, &mut left));
     let refresh_after = rule.and_then(|rule| refresh_after(rule, &document, time.or_else(first_seen), now));
-    let facets = Facets::Known(definition.facets_of(id, &document));
+    let facets = definition.facets_for_store(id, &document);
     drop(document);
     let body = normalised.map_or_else(|| body.clone(), Bytes::from);
     Ok(Parsed { value: FetchedDocument { body, hash, refresh_after, facets }, drift: left })

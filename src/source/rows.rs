@@ -75,7 +75,7 @@ impl ParsedRows {
         let mut facets = Facets::Unknown;
         if is_document {
             self.left.extend(definition.coverage.drift(&value));
-            facets = Facets::Known(definition.facets_of(&id, &value));
+            facets = definition.facets_for_store(&id, &value);
         }
         let sent = || body.slice_ref(raw);
         let body = is_document.then(|| normalised.map_or_else(sent, Bytes::from));

@@ -246,8 +246,8 @@ impl Step<'_> {
         outcome: &Outcome,
     ) -> Result<Parsed<FetchedDocument>, SourceError> {
         let body = outcome.result.as_ref().map_err(SourceError::clone)?;
-        let (stream, id) = (lease.job.stream(), &lease.job.kind.id);
-        let first_seen = || self.inner.deps.store.first_listed_at(&stream, id).ok().flatten();
+        let id = &lease.job.kind.id;
+        let first_seen = || self.inner.deps.store.first_listed_at(&lease.job.stream(), id).ok().flatten();
         pages::detail(self.definition, id, body, first_seen, self.now())
     }
 

@@ -235,7 +235,7 @@ impl Store {
         let layout = self.index_layout(resource);
         output.convert_bodies(|id, body, facets| match self.shop_key(shop) {
             Ok(key) => {
-                let index = layout.as_ref().and_then(|layout| layout.index_of(&key, facets, &job.stream().combination));
+                let index = layout.as_ref().and_then(|layout| layout.index_of(&key, facets, job.kind.as_ref()));
                 let sealed = key.seal_document(&document_context(shop, resource, id), &body)?;
                 Ok((sealed, index.map_or(Facets::Unknown, Facets::Hashed)))
             }
