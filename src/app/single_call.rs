@@ -78,7 +78,7 @@ impl<'a> Caller<'a> {
     /// They cannot be read.
     pub(super) fn credentials(&self, shop: &Shop) -> Result<Credentials, StoreError> {
         let Secrets { client_id, client_secret, proved_at } = self.store.secrets(&shop.id)?;
-        Ok(Credentials { client_id, client_secret, proved_at })
+        Ok(Credentials::new(client_id, client_secret, proved_at))
     }
 
     /// Makes one call when its budget allows it. Persists a `Retry-After`, which later processes honour.

@@ -16,11 +16,7 @@ impl Service {
             let (field, message) = ("client_secret".to_owned(), validation::SECRET.to_owned());
             return Err(ServiceError::Invalid(vec![FieldError { field, message }]));
         }
-        let credentials = Credentials {
-            client_id: client_id.to_owned(),
-            client_secret: SecretString::from(client_secret.expose_secret().to_owned()),
-            proved_at: None,
-        };
+        let credentials = Credentials::new(client_id.to_owned(), client_secret.clone(), None);
         match self.source.prove(&credentials).await {
             Ok(()) => Ok(()),
             Err(SourceError::Refused { reason }) => Err(ServiceError::Refused(reason)),
@@ -54,7 +50,7 @@ impl Service {
                 self.source.origin()
             )));
         }
-        match self.source.prove(&Credentials { client_id, client_secret, proved_at }).await {
+        match self.source.prove(&Credentials::new(client_id, client_secret, proved_at)).await {
             Ok(()) => Ok(()),
             Err(SourceError::Refused { reason }) => {
                 let stored = SourceError::Refused { reason: reason.clone() }.to_string();

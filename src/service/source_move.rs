@@ -140,7 +140,7 @@ impl Service {
         };
         let Secrets { client_id, client_secret, .. } = opened;
         // The operator allowed it to be sent.
-        let credentials = Credentials { client_id, client_secret, proved_at: None };
+        let credentials = Credentials::new(client_id, client_secret, None);
         match self.source.prove(&credentials).await {
             Ok(()) => {
                 self.store.note_proof(&shop.id).await?;

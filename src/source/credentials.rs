@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::problem::SourceError;
-use super::redact::Sent;
+use super::redact::{Anchors, Sent, SentClient, SentToken};
 use crate::domain::calls::CallStatus;
 use crate::domain::{SourceOrigin, Timestamp};
 
@@ -21,6 +21,8 @@ pub struct Credentials {
     pub client_secret: SecretString,
     /// The only source that they may be sent to. None: they were just given, and only a proof may send them.
     pub proved_at: Option<SourceOrigin>,
+    /// Of id and secret.
+    anchors: Anchors,
 }
 
 /// Why a login is made.
@@ -33,13 +35,20 @@ pub(super) enum Purpose {
 }
 
 impl Credentials {
+    /// Credentials that may be sent to that source only; without one, only to prove them.
+    pub fn new(client_id: String, client_secret: SecretString, proved_at: Option<SourceOrigin>) -> Credentials {
+        let anchors = Anchors::of_client(&client_id, client_secret.expose_secret());
+        Credentials { client_id, client_secret, proved_at, anchors }
+    }
+
     pub(super) fn fingerprint(&self) -> Fingerprint {
         Sha256::digest(self.client_secret.expose_secret().as_bytes()).into()
     }
 
     /// What a request with them carries; with a token if it has one.
-    pub(super) fn sent<'a>(&'a self, token: Option<&'a str>) -> Sent<'a> {
-        Sent::by(&self.client_id, self.client_secret.expose_secret(), token)
+    pub(super) fn sent<'a>(&'a self, token: Option<SentToken<'a>>) -> Sent<'a> {
+        let (id, secret) = (self.client_id.as_str(), self.client_secret.expose_secret());
+        Sent::by(SentClient { id, secret, anchors: Some(&self.anchors) }, token)
     }
 
     /// Whether they may be sent to a source: asked immediately before each login, and before each call that carries

@@ -47,26 +47,36 @@ const DECODED_MAX: usize = 3;
 /// What a request carried that no answer may bring back.
 #[derive(Clone, Copy)]
 pub(crate) struct Sent<'a> {
-    client: Option<Client<'a>>,
-    /// An access token, or an API key.
-    token: Option<&'a str>,
+    client: Option<SentClient<'a>>,
+    token: Option<SentToken<'a>>,
 }
 
+/// The credentials of a shop.
 #[derive(Clone, Copy)]
-struct Client<'a> {
-    id: &'a str,
-    secret: &'a str,
+pub(super) struct SentClient<'a> {
+    pub(super) id: &'a str,
+    pub(super) secret: &'a str,
+    /// Of these two. None: they are made for each body.
+    pub(super) anchors: Option<&'a Anchors>,
+}
+
+/// An access token, or an API key.
+#[derive(Clone, Copy)]
+pub(super) struct SentToken<'a> {
+    pub(super) text: &'a str,
+    /// As those of a [`SentClient`].
+    pub(super) anchors: Option<&'a Anchors>,
 }
 
 impl<'a> Sent<'a> {
     /// A request of a shop; with a token if it had one.
-    pub(super) fn by(id: &'a str, secret: &'a str, token: Option<&'a str>) -> Sent<'a> {
-        Sent { client: Some(Client { id, secret }), token }
+    pub(super) fn by(client: SentClient<'a>, token: Option<SentToken<'a>>) -> Sent<'a> {
+        Sent { client: Some(client), token }
     }
 
     /// A request with a key and no client.
     pub(crate) fn key(key: &'a str) -> Sent<'a> {
-        Sent { client: None, token: Some(key) }
+        Sent { client: None, token: Some(SentToken { text: key, anchors: None }) }
     }
 
     /// The text without what was sent. Only its first [`READ_MAX`] bytes are read.
@@ -99,8 +109,7 @@ impl<'a> Sent<'a> {
 
     /// Which credential a body contains, whole and in any form.
     pub(crate) fn found_in(&self, body: &[u8]) -> Option<&'static str> {
-        let anchors = self.anchors();
-        if !anchors.iter().any(|anchor| memmem::find(body, anchor).is_some()) {
+        if !self.has_anchor_in(body) {
             return None;
         }
         // Nearly certain by now; another credential may end alike.
@@ -116,11 +125,11 @@ impl<'a> Sent<'a> {
         let mut secrets = Vec::with_capacity(3);
         let mut add = |what, secret: &str| secrets.push((what, Zeroizing::new(secret.to_owned())));
         if let Some(token) = self.token {
-            add("the access token", token);
+            add("the access token", token.text);
         }
         if let Some(client) = self.client {
             add("the client secret", client.secret);
-            add("the client secret", &client.basic_pair());
+            add("the client secret", &basic_pair(client.id, client.secret));
         }
         secrets
     }
@@ -130,38 +139,63 @@ impl<'a> Sent<'a> {
         secrets.iter().flat_map(|(what, secret)| forms_of(what, secret.as_bytes())).collect()
     }
 
-    /// A few bytes of each form that a document is searched for.
-    fn anchors(&self) -> Vec<[u8; ANCHOR]> {
-        let mut anchors = Vec::with_capacity(8);
-        let mut add = |secret: &str| {
-            let tail = secret.as_bytes().split_at(secret.len().saturating_sub(TAIL)).1;
-            if secret.len() >= IN_DOCUMENTS_MIN {
-                anchors.extend(anchor_of(tail));
-                anchors.extend((0..3).filter_map(|offset| anchor_of(&base64_inside(tail, offset))));
-            }
+    fn has_anchor_in(&self, body: &[u8]) -> bool {
+        let is_token_near = |token: SentToken<'_>| match token.anchors {
+            Some(anchors) => anchors.any_is_in(body),
+            None => Anchors::of_secret(token.text).any_is_in(body),
         };
-        if let Some(token) = self.token {
-            add(token);
-        }
-        if let Some(client) = self.client {
-            if client.secret.len() >= IN_DOCUMENTS_MIN {
-                // The value of a Basic header is among its forms.
-                add(client.secret);
-            } else {
-                let pair = client.basic_pair();
-                anchors.extend(anchor_of(pair.as_bytes()).filter(|_| pair.len() >= IN_DOCUMENTS_MIN));
-            }
-        }
-        anchors
+        let is_client_near = |client: SentClient<'_>| match client.anchors {
+            Some(anchors) => anchors.any_is_in(body),
+            None => Anchors::of_client(client.id, client.secret).any_is_in(body),
+        };
+        self.token.is_some_and(is_token_near) || self.client.is_some_and(is_client_near)
     }
 }
 
-impl Client<'_> {
-    /// The value of a Basic header.
-    fn basic_pair(&self) -> Zeroizing<String> {
-        let pair = Zeroizing::new(format!("{}:{}", self.id, self.secret));
-        Zeroizing::new(STANDARD.encode(pair.as_bytes()))
+/// A few bytes of each form of a credential that a document is searched for. Making them takes longer than the search, so
+/// they are kept with the credential.
+#[derive(Clone)]
+pub(super) struct Anchors(Zeroizing<Vec<[u8; ANCHOR]>>);
+
+impl std::fmt::Debug for Anchors {
+    /// They are parts of a credential.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Anchors(..)")
     }
+}
+
+impl Anchors {
+    /// Of a token, a key or a client's secret.
+    pub(super) fn of_secret(secret: &str) -> Anchors {
+        let mut anchors = Zeroizing::new(Vec::with_capacity(4));
+        let tail = secret.as_bytes().split_at(secret.len().saturating_sub(TAIL)).1;
+        if secret.len() >= IN_DOCUMENTS_MIN {
+            anchors.extend(anchor_of(tail));
+            anchors.extend((0..3).filter_map(|offset| anchor_of(&base64_inside(tail, offset))));
+        }
+        Anchors(anchors)
+    }
+
+    /// Of a client's id and secret.
+    pub(super) fn of_client(id: &str, secret: &str) -> Anchors {
+        if secret.len() >= IN_DOCUMENTS_MIN {
+            // The value of a Basic header is among its forms.
+            return Anchors::of_secret(secret);
+        }
+        let pair = basic_pair(id, secret);
+        let anchor = anchor_of(pair.as_bytes()).filter(|_| pair.len() >= IN_DOCUMENTS_MIN);
+        Anchors(Zeroizing::new(anchor.into_iter().collect()))
+    }
+
+    fn any_is_in(&self, body: &[u8]) -> bool {
+        self.0.iter().any(|anchor| memmem::find(body, anchor).is_some())
+    }
+}
+
+/// The value of a Basic header.
+fn basic_pair(id: &str, secret: &str) -> Zeroizing<String> {
+    let pair = Zeroizing::new(format!("{id}:{secret}"));
+    Zeroizing::new(STANDARD.encode(pair.as_bytes()))
 }
 
 /// A credential in one encoding.

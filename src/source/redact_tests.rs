@@ -4,17 +4,26 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use proptest::prelude::{any, prop_assert, proptest};
 
-use super::{PIECE_MAX, REDACTED, Sent};
+use super::{Anchors, PIECE_MAX, REDACTED, Sent, SentClient, SentToken};
 
 const SECRET: &str = "Zk3/x+Q9-_v7Lw2Ts8Rb4Ny6Hd1Gf5Jc0Mp";
 const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJqdGkiOiI4YzFmIn0.Q2x-f_9aZs7LmT4wPv8eXk1NbY6hRj3Uc5Di0OgVtKq";
 
+fn sent<'a>(id: &'a str, secret: &'a str, token: Option<&'a str>) -> Sent<'a> {
+    Sent::by(SentClient { id, secret, anchors: None }, token.map(|text| SentToken { text, anchors: None }))
+}
+
 fn redacted(text: &str) -> String {
-    Sent::by("client", SECRET, Some(TOKEN)).redact(text).into_owned()
+    sent("client", SECRET, Some(TOKEN)).redact(text).into_owned()
 }
 
 fn found(body: &str) -> Option<&'static str> {
-    Sent::by("client", SECRET, Some(TOKEN)).found_in(body.as_bytes())
+    let found = sent("client", SECRET, Some(TOKEN)).found_in(body.as_bytes());
+    let (client, token) = (Anchors::of_client("client", SECRET), Anchors::of_secret(TOKEN));
+    let client = SentClient { id: "client", secret: SECRET, anchors: Some(&client) };
+    let kept = Sent::by(client, Some(SentToken { text: TOKEN, anchors: Some(&token) })).found_in(body.as_bytes());
+    assert_eq!(kept, found, "{body}");
+    found
 }
 
 fn percent(text: &str, is_upper: bool) -> String {
@@ -91,14 +100,11 @@ fn pieces_are_redacted_down_to_a_dozen_bytes() {
 #[test]
 fn texts_without_credentials_are_not_touched() {
     for text in ["", "invalid_client", "Account is not active; 100 % of \\u0041 &amp; %41 client", "größer"] {
-        assert!(
-            matches!(Sent::by("client", SECRET, Some(TOKEN)).redact(text), std::borrow::Cow::Borrowed(_)),
-            "{text}"
-        );
+        assert!(matches!(sent("client", SECRET, Some(TOKEN)).redact(text), std::borrow::Cow::Borrowed(_)), "{text}");
     }
     // A secret of one or two letters is in any text.
-    assert_eq!(Sent::by("me", "s", Some("t")).redact("not this secret"), "not this secret");
-    assert_eq!(Sent::by("me", "bad", None).redact("wrong: BAD."), format!("wrong: {REDACTED}."));
+    assert_eq!(sent("me", "s", Some("t")).redact("not this secret"), "not this secret");
+    assert_eq!(sent("me", "bad", None).redact("wrong: BAD."), format!("wrong: {REDACTED}."));
     assert_eq!(Sent::key(TOKEN).redact(TOKEN), REDACTED);
 }
 
@@ -115,7 +121,7 @@ fn a_document_is_judged_by_whole_credentials_only() {
     let (begin, end) = TOKEN.split_at(40);
     assert_eq!(found(&format!("{{\"a\":\"{begin}x\",\"b\":\"{end}\"}}")), None);
     // A short secret may be a word of a document; the value of its header is none.
-    let sent = Sent::by("client-one", "envelope", None);
+    let sent = sent("client-one", "envelope", None);
     assert_eq!(sent.found_in(br#"{"envelopeId":"1"}"#), None);
     assert!(sent.found_in(STANDARD.encode("client-one:envelope").as_bytes()).is_some());
 }
@@ -126,7 +132,7 @@ proptest! {
         let mut mixed = text;
         let at = (0..=at.min(mixed.len())).rev().find(|at| mixed.is_char_boundary(*at)).unwrap_or(0);
         mixed.insert_str(at, &secret);
-        let sent = Sent::by("c", &secret, None);
+        let sent = sent("c", &secret, None);
         let redacted = sent.redact(&mixed);
         prop_assert!(secret.len() < 3 || !redacted.contains(&secret) || REDACTED.contains(&secret));
         sent.found_in(mixed.as_bytes());

@@ -21,6 +21,7 @@ use super::credentials::{Credentials, Fingerprint, Purpose, StoredToken, TokenSt
 use super::http::sensitive;
 use super::login::{Granted, Login, LoginFailure};
 use super::problem::SourceError;
+use super::redact::{Anchors, SentToken};
 use crate::domain::{Backoff, Clock};
 
 /// A token is renewed this long before it expires, or at three quarters of a shorter life.
@@ -44,6 +45,8 @@ const SCHEME: &str = "Bearer ";
 /// A token that calls may carry.
 pub(super) struct Bearer {
     pub(super) header: HeaderValue,
+    /// Of the token.
+    anchors: Anchors,
     /// Of the secret that got it; none: stored by an earlier process.
     secret: Option<Fingerprint>,
     renew_at: Instant,
@@ -59,15 +62,16 @@ impl Bearer {
     }
 
     /// The token alone.
-    pub(super) fn token(&self) -> &str {
+    pub(super) fn token(&self) -> SentToken<'_> {
         let text = self.header.to_str().unwrap_or_default();
-        text.strip_prefix(SCHEME).unwrap_or(text)
+        SentToken { text: text.strip_prefix(SCHEME).unwrap_or(text), anchors: Some(&self.anchors) }
     }
 
     fn new(token: &SecretString, from: Instant, life: Duration, secret: Option<Fingerprint>) -> Option<Arc<Bearer>> {
         let text = Zeroizing::new(format!("{SCHEME}{}", token.expose_secret()));
         Some(Arc::new(Bearer {
             header: sensitive(&text)?,
+            anchors: Anchors::of_secret(token.expose_secret()),
             secret,
             renew_at: from + (life - LEAD_MAX.min(life / 4)),
             expires_at: from + (life - LAST_MOMENTS_MAX.min(life / 10)),

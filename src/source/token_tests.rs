@@ -45,7 +45,7 @@ impl TokenStore for MemoryStore {
 /// Credentials that were proved at this source.
 pub(super) fn credentials(source: &Source, client_id: &str, secret: &str) -> Credentials {
     let proved_at = Some(source.origin().clone());
-    Credentials { client_id: client_id.to_owned(), client_secret: SecretString::from(secret), proved_at }
+    Credentials::new(client_id.to_owned(), SecretString::from(secret), proved_at)
 }
 
 pub(super) fn url(text: String) -> SourceUrl {
@@ -185,7 +185,8 @@ async fn credentials_are_sent_to_the_source_only_that_they_were_proved_at() {
         assert!(matches!(outcome.result, Err(SourceError::Refused { .. })) && !outcome.sent(), "{outcome:?}");
         assert!(source.login(&foreign).is_none());
         // Given, and not proved yet: a proof may send them, and nothing else.
-        let given = Credentials { proved_at: None, ..foreign };
+        let mut given = foreign;
+        given.proved_at = None;
         let outcome = source.get(&given, &call()).await;
         assert!(matches!(outcome.result, Err(SourceError::Refused { .. })) && !outcome.sent(), "{outcome:?}");
         assert_eq!((here.seen().len() - before, there.seen().len()), (0, 0));
@@ -375,7 +376,7 @@ fn no_secret_shows_in_debug_output() {
     let address = url("http://127.0.0.1:9".to_owned());
     let origin = SourceOrigin::new(&address, &address, &Auth::default());
     let client_secret = SecretString::from("hunter2");
-    let client = Credentials { client_id: "me".to_owned(), client_secret, proved_at: Some(origin.clone()) };
+    let client = Credentials::new("me".to_owned(), client_secret, Some(origin.clone()));
     let expires_at = Timestamp::from_millis(1);
     let stored = StoredToken { token: SecretString::from("tok-en"), expires_at, origin };
     let shown = format!("{client:?} {stored:?}");

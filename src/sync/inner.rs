@@ -101,7 +101,7 @@ impl Inner {
             return Ok(Arc::clone(known));
         }
         let Secrets { client_id, client_secret, proved_at } = self.deps.store.secrets(&shop.id)?;
-        let opened = Arc::new(Credentials { client_id, client_secret, proved_at });
+        let opened = Arc::new(Credentials::new(client_id, client_secret, proved_at));
         self.lock_credentials().insert(shop.id.clone(), (shop.updated_at, Arc::clone(&opened)));
         Ok(opened)
     }
