@@ -2,6 +2,7 @@
 //!
 //! A value that does not fit becomes `Null`, which [`super::coverage`] reports.
 
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -43,6 +44,9 @@ pub(super) fn fits(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) 
     match (kind, value) {
         (ColumnKind::Json, _) => true,
         (ColumnKind::Text(length), Json::Text(text)) => text_fits(length, text),
+        (ColumnKind::Datetime, _) => utc_of(zone, value).is_some(),
+        (ColumnKind::Date, Json::Text(text)) => Written::parse(text).is_some(),
+        (ColumnKind::Decimal { digits, scale }, Json::Text(text)) => decimal_fits(text, digits, scale),
         _ => cell(kind, zone, value).is_some(),
     }
 }
@@ -65,14 +69,7 @@ pub(super) fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) 
             };
             text_fits(length, &text).then_some(Cell::Text(text))
         }
-        ColumnKind::Datetime => {
-            let utc = match value {
-                Json::Text(text) => Written::parse(text)?.utc(zone),
-                Json::Number(number) => datetime::civil(since_epoch(number.whole()?)?),
-                _ => None,
-            };
-            utc.map(|utc| Cell::Datetime(datetime::sql_text(utc)))
-        }
+        ColumnKind::Datetime => utc_of(zone, value).map(|utc| Cell::Datetime(datetime::sql_text(utc))),
         ColumnKind::Date => Written::parse(value.as_str()?).map(|written| Cell::Date(written.date.to_string())),
         ColumnKind::Integer => match value {
             Json::Number(number) => number.whole().map(Cell::Integer),
@@ -85,13 +82,22 @@ pub(super) fn cell(kind: ColumnKind, zone: Option<&TimeZone>, value: &Json<'_>) 
                 Json::Text(text) => text.clone().into_owned(),
                 _ => return None,
             };
-            decimal_fits(&text, usize::from(digits - scale), usize::from(scale)).then_some(Cell::Decimal(text))
+            decimal_fits(&text, digits, scale).then_some(Cell::Decimal(text))
         }
         ColumnKind::Boolean => match value {
             Json::Bool(flag) => Some(Cell::Boolean(*flag)),
             _ => None,
         },
         ColumnKind::Json => serde_json::to_string(value).ok().map(Cell::Json),
+    }
+}
+
+/// None: the value is no point in time.
+fn utc_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<DateTime> {
+    match value {
+        Json::Text(text) => Written::parse(text)?.utc(zone),
+        Json::Number(number) => datetime::civil(since_epoch(number.whole()?)?),
+        _ => None,
     }
 }
 
@@ -112,9 +118,10 @@ pub fn timestamp_of(zone: Option<&TimeZone>, value: &Json<'_>) -> Option<Timesta
     }
 }
 
-/// Whether a text is a plain numeral (no exponent) with at most the given number of digits before and after the point.
-/// Zeros at either end do not count.
-fn decimal_fits(text: &str, whole: usize, scale: usize) -> bool {
+/// Whether a text is a plain numeral (no exponent) with at most `scale` digits after the point, and the rest of `digits`
+/// before it. Zeros at either end do not count.
+fn decimal_fits(text: &str, digits: u8, scale: u8) -> bool {
+    let (whole, scale) = (usize::from(digits - scale), usize::from(scale));
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (before, after) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     let numeral = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -148,6 +155,39 @@ impl Serialize for Cell {
             Cell::Json(text) => {
                 let raw: &RawValue = serde_json::from_str(text).map_err(S::Error::custom)?;
                 raw.serialize(serializer)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{cell, fits};
+    use crate::catalog::columns::ColumnKind;
+    use crate::domain::Json;
+
+    #[test]
+    fn a_value_fits_if_it_has_a_cell() {
+        let texts =
+            ["", "a", "12.50", "-1", "2026-06-30", "2026-06-30T22:30:00Z", "2026-06-30T22:30:00", "1e3", "true"];
+        let texts = texts.map(|text| format!("\"{text}\""));
+        let others = ["null", "true", "12", "12.50", "1e3", "1e300", "1540000000", "{}", "[]"].map(str::to_owned);
+        let zone = jiff::tz::TimeZone::get("Europe/Amsterdam").unwrap();
+        let decimal = |digits, scale| ColumnKind::Decimal { digits, scale };
+        for kind in [
+            ColumnKind::Text(Some(3)),
+            ColumnKind::Text(None),
+            ColumnKind::Datetime,
+            ColumnKind::Date,
+            ColumnKind::Integer,
+            decimal(4, 2),
+            decimal(3, 0),
+            ColumnKind::Boolean,
+            ColumnKind::Json,
+        ] {
+            for (text, zone) in texts.iter().chain(&others).flat_map(|text| [(text, None), (text, Some(&zone))]) {
+                let value = Json::parse(text.as_bytes()).unwrap();
+                assert_eq!(fits(kind, zone, &value), cell(kind, zone, &value).is_some(), "{text} in {kind}");
             }
         }
     }
