@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Transaction, Value};
+use mysql_async::{Params, Transaction, Value};
 
 use super::errors::sink_error;
 use super::{ANSWER_TIME_MAX, answered};
@@ -62,7 +62,8 @@ impl Bounds {
         values: Vec<Value>,
     ) -> Result<Vec<R>, SinkError> {
         let patience = self.patience(size(text, &values));
-        let read = async { transaction.exec(text, values).await.map_err(|error| sink_error(&error)) };
+        let read =
+            async { transaction.exec(text, Params::Positional(values)).await.map_err(|error| sink_error(&error)) };
         answered(patience, read).await
     }
 
@@ -84,7 +85,7 @@ pub(super) async fn execute(
     text: &str,
     values: Vec<Value>,
 ) -> Result<(), SinkError> {
-    transaction.exec_drop(text, values).await.map_err(|error| sink_error(&error))
+    transaction.exec_drop(text, Params::Positional(values)).await.map_err(|error| sink_error(&error))
 }
 
 #[cfg(test)]

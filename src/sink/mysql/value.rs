@@ -104,7 +104,12 @@ impl RowBuffer {
     }
 
     /// Splits the rows, by index, into new and existing ones.
-    pub(super) fn divide(self, mut there: impl FnMut(usize) -> There) -> (RowBuffer, RowBuffer) {
+    pub(super) fn divide(self, there: impl Fn(usize) -> There) -> (RowBuffer, RowBuffer) {
+        // As in most batches; then no value moves.
+        if (0..self.bytes.len()).all(|place| there(place) == There::New) {
+            let none = RowBuffer::new(self.width);
+            return (self, none);
+        }
         let RowBuffer { width, values, bytes } = self;
         let (mut new, mut known) = (RowBuffer::new(width), RowBuffer::new(width));
         let mut values = values.into_iter();
