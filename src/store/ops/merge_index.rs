@@ -4,7 +4,7 @@
 //! in a few of them, each of which makes sure that the changes are still there: a purge removes them first. The changes go
 //! last. After a crash in between, they are applied again, which alters nothing.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::domain::ShopId;
 use crate::store::codec::number;
@@ -27,8 +27,19 @@ const MERGED_BYTES_MAX: usize = 8 * 1024 * 1024;
 const WRITTEN_BYTES: usize = if cfg!(test) { 300 } else { 128 * 1024 };
 const REMOVED_MAX: usize = if cfg!(test) { 3 } else { 256 };
 
-/// The last change of each posting.
-type Changes = BTreeMap<(Term, Vec<u8>), bool>;
+/// The last change of each posting, in the order of the postings.
+#[derive(Default)]
+struct Changes {
+    list: Vec<PostingChange>,
+    /// The ids of the documents, one after another: a merge takes over hundreds of thousands.
+    ids: Vec<u8>,
+}
+
+struct PostingChange {
+    term: Term,
+    id: Range<usize>,
+    is_added: bool,
+}
 
 /// The changes that the blocks lack.
 struct Unmerged {
@@ -37,10 +48,33 @@ struct Unmerged {
     changes: Changes,
 }
 
-/// The changes that are still to be applied, and the key of the block at which that goes on; at first an empty one.
+/// Changes, how many of them are applied, and the key of the block at which that goes on; at first an empty one.
 struct Rest {
     changes: Changes,
+    applied: usize,
     from: Vec<u8>,
+}
+
+impl Changes {
+    fn add(&mut self, is_added: bool, term: &Term, id: &[u8]) {
+        let from = self.ids.len();
+        self.ids.extend_from_slice(id);
+        self.list.push(PostingChange { term: *term, id: from..self.ids.len(), is_added });
+    }
+
+    /// Of changes in the order in which they were made.
+    fn sort(&mut self) {
+        let Changes { list, ids } = self;
+        let posting = |change: &PostingChange| (change.term, ids.get(change.id.clone()));
+        // Of equal postings the last one comes first then, and is kept.
+        list.reverse();
+        list.sort_by(|one, other| posting(one).cmp(&posting(other)));
+        list.dedup_by(|later, kept| posting(later) == posting(kept));
+    }
+
+    fn posting(&self, change: &PostingChange) -> (Term, &[u8]) {
+        (change.term, self.ids.get(change.id.clone()).unwrap_or_default())
+    }
 }
 
 impl Store {
@@ -75,7 +109,7 @@ impl Store {
     async fn merge_changes(&self, index: Vec<u8>, unmerged: Unmerged) -> Result<(), StoreError> {
         let Unmerged { records, changes, .. } = unmerged;
         let Some(last) = records.last().cloned() else { return Ok(()) };
-        let mut rest = Some(Rest { changes, from: Vec::new() });
+        let mut rest = Some(Rest { changes, applied: 0, from: Vec::new() });
         while let Some(part) = rest {
             let (store, of) = (self.clone(), index.clone());
             let (written, left) = blocking(move || store.merge_some(&of, part)).await?;
@@ -135,32 +169,31 @@ impl Store {
 
     fn unmerged(&self, index: &[u8]) -> Result<Unmerged, StoreError> {
         let prefix = keyspace::index_changes(index);
-        let mut unmerged = Unmerged { records: Vec::new(), bytes: 0, changes: Changes::new() };
+        let mut unmerged = Unmerged { records: Vec::new(), bytes: 0, changes: Changes::default() };
         for pair in self.0.kv.scan(&prefix, &prefix) {
             let (key, record) = pair?;
             unmerged.bytes += record.len();
             unmerged.records.push(key);
-            each_change(&record, |is_added, term, id| {
-                unmerged.changes.insert((*term, id.to_vec()), is_added);
-            })?;
+            each_change(&record, |is_added, term, id| unmerged.changes.add(is_added, term, id))?;
             if unmerged.bytes >= MERGED_BYTES_MAX {
                 break;
             }
         }
+        unmerged.changes.sort();
         Ok(unmerged)
     }
 
     /// Applies changes to the blocks until enough is to be written. Returns that, and what is left.
     fn merge_some(&self, index: &[u8], rest: Rest) -> Result<(Vec<Change>, Option<Rest>), StoreError> {
-        let Rest { mut changes, from } = rest;
+        let Rest { changes, mut applied, from } = rest;
         let blocks = keyspace::index_block(index, &[]);
         // The first block has the empty key, so that each posting has a block.
         let mut key = if from.is_empty() { blocks.clone() } else { from };
         let (mut written, mut bytes) = (Vec::new(), 0);
         let mut stored = self.0.kv.scan(&blocks, &key).peekable();
-        while !changes.is_empty() {
+        while applied < changes.list.len() {
             if bytes >= WRITTEN_BYTES {
-                return Ok((written, Some(Rest { changes, from: key })));
+                return Ok((written, Some(Rest { changes, applied, from: key })));
             }
             let block = match stored.peek() {
                 Some(Ok((first, _))) if *first != key => Vec::new(),
@@ -172,18 +205,17 @@ impl Store {
                 Some(Err(_)) => return stored.next().transpose().map(|_| (written, None)),
                 None => None,
             };
-            let own = match &next {
-                Some(next) => {
-                    let later = changes.split_off(&bound_of(next, blocks.len()));
-                    std::mem::replace(&mut changes, later)
-                }
-                None => std::mem::take(&mut changes),
-            };
+            let mut own = changes.list.get(applied..).unwrap_or_default();
+            if let Some(next) = &next {
+                let bound = bound_of(next, blocks.len());
+                own = own.split_at(own.partition_point(|change| changes.posting(change) < bound)).0;
+            }
             if !own.is_empty() {
-                for (key, value) in rebuilt(&blocks, &key, &block, own)? {
+                for (key, value) in rebuilt(&blocks, &key, &block, &changes, own)? {
                     bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                     written.push((key, value));
                 }
+                applied += own.len();
             }
             match next {
                 Some(next) => key = next,
@@ -195,29 +227,59 @@ impl Store {
 }
 
 /// The posting at which a block begins.
-fn bound_of(key: &[u8], prefix: usize) -> (Term, Vec<u8>) {
+fn bound_of(key: &[u8], prefix: usize) -> (Term, &[u8]) {
     let first = key.get(prefix..).unwrap_or_default();
-    first.split_first_chunk().map_or_else(|| (Term::default(), Vec::new()), |(term, id)| (*term, id.to_vec()))
+    first.split_first_chunk().map_or((Term::default(), &[]), |(term, id)| (*term, id))
 }
 
 /// A block with changes, as one or more blocks; deleted if it is empty, unless it is the first.
-fn rebuilt(blocks: &[u8], key: &[u8], block: &[u8], changes: Changes) -> Result<Vec<Change>, StoreError> {
-    let mut postings: BTreeMap<(Term, Vec<u8>), bool> = BTreeMap::new();
+fn rebuilt(
+    blocks: &[u8],
+    key: &[u8],
+    block: &[u8],
+    changes: &Changes,
+    own: &[PostingChange],
+) -> Result<Vec<Change>, StoreError> {
+    let mut parts = BlockParts { done: Vec::new(), prefix: blocks, key: key.to_vec(), part: Vec::new() };
+    let mut own = own.iter().peekable();
     each_posting(block, |term, id| {
-        postings.insert((*term, id.to_vec()), true);
-    })?;
-    postings.extend(changes);
-    postings.retain(|_, is_there| *is_there);
-    let mut parts: Vec<Change> = Vec::new();
-    let (mut part_key, mut part) = (key.to_vec(), Vec::new());
-    for (term, id) in postings.into_keys() {
-        if part.len() >= BLOCK_BYTES {
-            parts.push((part_key, Some(std::mem::take(&mut part))));
-            part_key = [blocks, &term, &id].concat();
+        let there = (*term, id);
+        while let Some(change) = own.next_if(|change| changes.posting(change) < there) {
+            parts.apply(changes, change);
         }
-        write_posting(&mut part, &term, &id);
+        match own.next_if(|change| changes.posting(change) == there) {
+            Some(change) => parts.apply(changes, change),
+            None => parts.add(term, id),
+        }
+    })?;
+    own.for_each(|change| parts.apply(changes, change));
+    let BlockParts { mut done, key, part, .. } = parts;
+    let is_removed = part.is_empty() && key != blocks;
+    done.push((key, (!is_removed).then_some(part)));
+    Ok(done)
+}
+
+/// The blocks that one block becomes.
+struct BlockParts<'a> {
+    done: Vec<Change>,
+    prefix: &'a [u8],
+    key: Vec<u8>,
+    part: Vec<u8>,
+}
+
+impl BlockParts<'_> {
+    fn apply(&mut self, changes: &Changes, change: &PostingChange) {
+        if change.is_added {
+            let (term, id) = changes.posting(change);
+            self.add(&term, id);
+        }
     }
-    let is_removed = part.is_empty() && part_key != blocks;
-    parts.push((part_key, (!is_removed).then_some(part)));
-    Ok(parts)
+
+    fn add(&mut self, term: &Term, id: &[u8]) {
+        if self.part.len() >= BLOCK_BYTES {
+            let next = [self.prefix, term, id].concat();
+            self.done.push((std::mem::replace(&mut self.key, next), Some(std::mem::take(&mut self.part))));
+        }
+        write_posting(&mut self.part, term, id);
+    }
 }
