@@ -54,7 +54,7 @@ impl Service {
         let left_out: HashSet<&str> =
             shops.iter().filter(|shop| shop.is_paused_on_request()).map(|shop| shop.id.as_str()).collect();
         let is_asked_for = |shop: &ShopId, resource: &str| !left_out.contains(shop.as_str()) && takes(shop, resource);
-        Ok(self.health_now()?.problems(began, is_asked_for))
+        Ok(self.health_book.look_whole(self.faults())?.problems(began, is_asked_for))
     }
 
     /// Faults of the installation as a whole, including host and user names.

@@ -100,6 +100,13 @@ impl HealthBook {
         self.looked(faults, |snapshot| Arc::clone(&snapshot.health))
     }
 
+    /// Like [`HealthBook::look`], but reads all shops. What a commit changed can be read shortly before it is among the
+    /// changes, so a verdict that is given once would miss the last commits.
+    pub(super) fn look_whole(&self, faults: Vec<Fault>) -> Result<Arc<Health>, StoreError> {
+        *self.snapshot() = None;
+        self.look(faults)
+    }
+
     /// The health of some shops. `said`: the faults as they are shown.
     pub(super) fn look_at(
         &self,
@@ -258,5 +265,39 @@ impl Snapshot {
 
     fn compose(&mut self, means: Means) {
         self.health = Arc::new(health::whole(means, &self.faults, self.found.values().map(AsRef::as_ref)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use secrecy::SecretString;
+
+    use super::HealthBook;
+    use crate::domain::Clock;
+    use crate::domain::health::Means;
+    use crate::domain::schedule::Schedule;
+    use crate::store::{Memory, NewShop, Store};
+
+    #[tokio::test]
+    async fn a_commit_that_is_not_reported_yet_is_in_the_whole_health() {
+        let store = Store::simulated(&Memory::default(), Clock::system()).unwrap();
+        let schedule = Schedule::parse("0 */5 * * * *", "UTC".parse().unwrap()).unwrap();
+        let book = HealthBook::new(store.clone(), Arc::new([]), schedule, None, Means::default());
+        let new = |client: &str| NewShop {
+            name: client.to_owned(),
+            client_id: client.to_owned(),
+            client_secret: SecretString::from("secret"),
+            account: None,
+            resources: Vec::new(),
+        };
+        store.create_shop(new("a")).await.unwrap();
+        assert_eq!(book.look(Vec::new()).unwrap().shops.len(), 1);
+        store.create_shop(new("b")).await.unwrap();
+        // As if the committer had not raised its signal yet.
+        drop(store.signals().take_changes());
+        assert_eq!(book.look(Vec::new()).unwrap().shops.len(), 1, "nothing is read that is not among the changes");
+        assert_eq!(book.look_whole(Vec::new()).unwrap().shops.len(), 2);
     }
 }
