@@ -281,7 +281,7 @@ impl App {
 
     fn keeping_ownership(self) -> App {
         if let Some(owner) = self.owner.clone() {
-            self.spawn(OWNERSHIP, owner.keep(self.store.clone(), self.stop.clone()));
+            self.spawn(OWNERSHIP, owner.keep(self.store.clone(), self.sink_health.clone(), self.stop.clone()));
         }
         self
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable as _;
 use reqwest::Method;
 use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
@@ -302,7 +303,17 @@ async fn a_standby_is_alive_and_not_ready_and_takes_over_from_a_dead_owner() {
     }
     let metrics = first.call(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("waybill_standby 1"), "{metrics}");
+    first.idle(IDLE_WITHIN).await;
+    // A heartbeat waits for this lock: the owner stops calling, and says so, although it has nothing to write.
+    let mut other = database.conn().await;
+    other.query_drop("START TRANSACTION").await.unwrap();
+    other.query_drop("SELECT * FROM waybill_register WHERE role = 'owner' FOR UPDATE").await.unwrap();
+    while !first.get("/api/v1/status").await["health"].to_string().contains("calls wait for it") {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(first.call(Method::GET, "/readyz").send().await.unwrap().status(), 200, "it serves reads");
     first.kill();
+    drop(other);
     standby.listening();
     assert_eq!(ask("/readyz").await.0, 200);
     standby.idle(IDLE_WITHIN).await;

@@ -11,7 +11,7 @@ use super::state::{Claimed, Owner, refusal};
 use super::watch::{Verdict, Watch};
 use crate::gate::{BootTime, Watchdog};
 use crate::sink::mysql::{Claim, Hold, Promise, Registered, Role};
-use crate::sink::{SinkError, SinkErrorClass};
+use crate::sink::{SinkError, SinkErrorClass, SinkHealth};
 use crate::store::{Ownership, Store, StoreError};
 use crate::supervisor::OWNERSHIP;
 
@@ -19,6 +19,8 @@ use crate::supervisor::OWNERSHIP;
 const MISSED_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between attempts to become the owner after a start without MySQL.
 const CLAIM_PAUSE: Duration = Duration::from_secs(1);
+/// What the health says meanwhile.
+const CALLS_WAIT: &str = "it has not confirmed in time that this process is the one that calls; calls wait for it, too";
 /// Interval of looks whether the calls in flight are dropped.
 const DROP_LOOK: Duration = Duration::from_millis(10);
 
@@ -77,12 +79,16 @@ impl Tenure {
 
 impl Owner {
     /// Beats until the process ends, or until another one has taken over.
-    pub(in crate::app) async fn keep(self, store: Store, stop: CancellationToken) {
+    pub(in crate::app) async fn keep(self, store: Store, health: SinkHealth, stop: CancellationToken) {
         let kept = async {
             if self.claimed().is_none() {
+                if !self.0.gate.is_open() {
+                    tell(&health);
+                }
                 self.claim_later(&store).await?;
+                withdraw(&health);
             }
-            self.beat_on(&store).await
+            self.beat_on(&store, &health).await
         };
         let ended = tokio::select! {
             () = stop.cancelled() => return,
@@ -129,7 +135,7 @@ impl Owner {
 
     /// # Errors
     /// Why this process is the owner no longer.
-    async fn beat_on(&self, store: &Store) -> Result<(), String> {
+    async fn beat_on(&self, store: &Store, health: &SinkHealth) -> Result<(), String> {
         let Some(Claimed { epoch, at, .. }) = self.claimed() else { return Ok(()) };
         let mut tenure =
             Tenure { last: at, has_standby: false, is_open: true, is_away: false, seen: None, watchdog: None };
@@ -142,11 +148,15 @@ impl Owner {
                     biased;
                     beat = &mut next => break beat,
                     () = tokio::time::sleep(deadline.since(BootTime::now())), if tenure.is_open => {
+                        tell(health);
                         self.suspend(&mut tenure).await;
                     }
                 }
             };
             pause = self.after_beat(store, &mut tenure, beat).await?;
+            if tenure.is_open {
+                withdraw(health);
+            }
         }
     }
 
@@ -300,6 +310,19 @@ impl Owner {
             error.warn("failed to note the ownership of the schema; a start without MySQL waits for it");
             false
         })
+    }
+}
+
+/// Shows in the health that calls wait, unless it has another trouble with MySQL already.
+fn tell(health: &SinkHealth) {
+    if health.error().is_none() {
+        health.note(Some(CALLS_WAIT.to_owned()));
+    }
+}
+
+fn withdraw(health: &SinkHealth) {
+    if health.error().is_some_and(|error| error == CALLS_WAIT) {
+        health.note(None);
     }
 }
 
