@@ -19,7 +19,8 @@ const LOOK: Duration = Duration::from_millis(50);
 /// The standby (`waybill serve --standby`, on another machine) goes on with everything: nothing is called twice, and no
 /// rate window is waited for. SIGTERM to the server does the same; this command refuses if no standby is there.
 #[derive(clap::Args)]
-#[command(after_long_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+#[command(after_long_help = "Examples:\n  waybill hand-over\n\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: Args, path: Option<&Path>, mut out: Out) -> CommandResult {
