@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cause::ErrorClass;
 use super::job_seq::JobSeq;
 use super::run_id::RunId;
 use super::shop_id::ShopId;
@@ -101,7 +102,8 @@ pub struct Job<K = JobKind> {
     #[serde(default)]
     pub attempts: Attempt,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
+    /// Why it failed last. Versions up to 0.1 stored a text, which is read as [`ErrorClass::Other`].
+    pub last_error: Option<ErrorClass>,
     /// How often it was parked and automatically retried.
     #[serde(default, rename = "revived", skip_serializing_if = "super::is_default")]
     pub auto_retries: u32,

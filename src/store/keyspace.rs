@@ -107,6 +107,8 @@ pub(super) const RUN_INDEX: &[u8] = b"U";
 pub(super) const RUNS_BY_RESOURCE: &[u8] = b"Ur";
 pub(super) const RUNS_BY_STREAM: &[u8] = b"Us";
 pub(super) const SHOPS: &[u8] = b"s";
+pub(super) const DOUBTS: &[u8] = b"D";
+pub(super) const STREAM_STATUSES: &[u8] = b"S";
 pub(super) const SINK_LOSSES: &[u8] = b"M";
 pub(super) const TOKENS: &[u8] = b"t";
 
@@ -114,6 +116,9 @@ pub(super) const TOKENS: &[u8] = b"t";
 const OF_A_SHOP: [u8; 12] = [READY, b'r', b'd', b'k', b'v', b'g', b'h', b'S', b'W', b'D', b'G', b'M'];
 /// The records of all shops that are kept in another order: delayed jobs, parked records, runs.
 pub(super) const OF_ALL_SHOPS: [&[u8]; 3] = [DELAYED_JOBS, PARKED, RUNS];
+
+/// The records with errors and reasons (`texts`), and the jobs, which had some in versions up to 0.1.
+pub(super) const WITH_TEXTS: [&[u8]; 7] = [SHOPS, RUNS, PARKED, STREAM_STATUSES, DOUBTS, DELAYED_JOBS, &[READY]];
 
 /// The prefixes of all that begins with a shop, each with its kind.
 pub(super) fn of_shop(shop: &str) -> impl Iterator<Item = (u8, Vec<u8>)> {

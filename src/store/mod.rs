@@ -9,10 +9,11 @@
 //! | `engine` | an ordered map of bytes with durable batches: sled, behind a write-ahead log |
 //!
 //! A file imports from its own layer and those below it, in no circle (`it::tidy`). Below all layers are `keyspace` (the
-//! table of keys), `codec`, `crypto`, `mirror_seal`, `entry`, `error` and `holder`.
+//! table of keys), `codec`, `crypto`, `mirror_seal`, `texts`, `entry`, `error` and `holder`.
 //!
 //! Every change is a transaction run by the one committer (`tx::committer`) and durable before its caller continues.
-//! Reading needs no transaction. Client secrets, tokens and documents are sealed (`crypto`) before they reach the engine.
+//! Reading needs no transaction. Client secrets, tokens, documents (`crypto`), and errors and reasons (`texts`) are sealed
+//! before they reach the engine.
 //! Reading order: `keyspace`, `tx::handle`, `tx::transaction`, `ops::lease`, `records::ready_queue`, `ops::settle`,
 //! `ops::list_page`, `ops::passes`, `ops::detail`, `records::outbox`, `ops::acknowledge`.
 //!
@@ -33,6 +34,7 @@ mod record_forms;
 mod records;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod tx;
 
 pub use crypto::SealKey;

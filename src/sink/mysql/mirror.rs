@@ -30,6 +30,9 @@ const SHOP_WRITE: &str = "INSERT INTO `waybill_shops` \
      `sealed` = IF(VALUES(`updated_at`) >= `updated_at`, VALUES(`sealed`), `sealed`), \
      `updated_at` = GREATEST(`updated_at`, VALUES(`updated_at`))";
 
+/// The reason of a refused shop, as MySQL has it.
+const REFUSED: &str = "the shop's credentials were refused or cannot be read; resume it, or give it a new secret";
+
 const SHOP_RESEAL: &str = "UPDATE `waybill_shops` SET `sealed` = ? WHERE `id` = ? AND `updated_at` = ?";
 
 /// GREATEST of NULL is NULL, so each side substitutes for the other.
@@ -138,11 +141,18 @@ fn shop_values(shop: &Shop, sealed: &[u8]) -> Result<Vec<Value>, SinkError> {
         text_value(&shop.account),
         text_value(&resources),
         text_value(state.as_str().unwrap_or_default()),
-        shop.reason.as_deref().map_or(Value::NULL, text_value),
+        mirrored_reason(shop).map_or(Value::NULL, text_value),
         datetime_value(shop.created_at),
         Value::Bytes(sealed.to_vec()),
         datetime_value(shop.updated_at),
     ])
+}
+
+/// The reason in our own words. That of a refused shop quotes the login host, which may quote anything; it is sealed in the
+/// store, and does not go where everybody reads who may read documents.
+fn mirrored_reason(shop: &Shop) -> Option<&str> {
+    let reason = shop.reason.as_deref()?;
+    Some(if shop.state == ShopState::Refused { REFUSED } else { reason })
 }
 
 /// Which rows of the ledger to read.

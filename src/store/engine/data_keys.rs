@@ -20,6 +20,7 @@ use crate::domain::ShopId;
 use crate::store::crypto::{SealKey, context, random_key};
 use crate::store::engine::key_file::{KeyStorage, WrappedKeys, shop_line};
 use crate::store::error::StoreError;
+use crate::store::texts::ShopKeys;
 
 /// Outcomes of failed writes that waiting callers can still ask for.
 const FAILURES_KEPT: usize = 16;
@@ -353,6 +354,16 @@ impl Queue {
     fn outcome(&self, call: u64) -> Result<(), StoreError> {
         let failed = self.failed.iter().find(|(calls, _)| calls.contains(&call));
         failed.map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+}
+
+impl ShopKeys for DataKeys {
+    fn of_shop(&self, shop: &str) -> Result<Option<SealKey>, StoreError> {
+        self.get(shop)
+    }
+
+    fn of_store(&self) -> SealKey {
+        self.store_key()
     }
 }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::domain::{Doubt, Run, RunState, Timestamp, Unproved};
-use crate::store::codec::{decode, encode};
+use crate::store::codec::decode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::ops::listing_state;
@@ -17,6 +17,7 @@ use crate::store::ops::start_run;
 use crate::store::records::ledger::RowNote;
 use crate::store::records::runs;
 use crate::store::records::unproved;
+use crate::store::texts;
 use crate::store::tx::transaction::Tx;
 
 /// How long a list must show none of its earlier rows until that counts as true.
@@ -24,7 +25,8 @@ const VANISHED_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// Ends a run whose pages gave reason to doubt that they are the whole list.
 pub(crate) fn end(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<(), StoreError> {
-    let reason = match run.doubts.as_slice() {
+    let opened = texts::open(tx.keys, &run.stream.shop, run.clone())?;
+    let reason = match opened.doubts.as_slice() {
         [] => return Ok(()),
         [one] => text(one),
         [first, more @ ..] => format!("{} (and {} more)", text(first), more.len()),
@@ -86,7 +88,7 @@ fn end_as(tx: &mut Tx<'_>, run: &Run, why: Unproved, now: Timestamp) -> Result<(
     let since = unproved::read(tx, stream)?.map_or(now, |doubt| doubt.since.min(now));
     let reason = why.reason.clone();
     let doubt = Unproved { since, ..why };
-    tx.put(keyspace::doubt(stream), encode("a doubt", &doubt)?);
+    unproved::put(tx, stream, &doubt)?;
     runs::leave(tx, stream);
     run_progress::update(tx, Some(run.id), now, |run| {
         run.state = RunState::Unproved;

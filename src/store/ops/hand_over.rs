@@ -17,6 +17,7 @@ use crate::store::engine::write_ahead::{Logged, TAKEN_OVER};
 use crate::store::error::StoreError;
 use crate::store::ops::open::{CURSOR_CONTEXT, CURSOR_KEY, lock, open_keys};
 use crate::store::ops::restore::{BLANK, UNFINISHED};
+use crate::store::ops::seal_texts;
 use crate::store::records::ownership;
 use crate::store::tx::counters;
 use crate::store::tx::handle::Store;
@@ -95,7 +96,8 @@ pub fn import(directory: &Path, master: &[u8; 32], epoch: u64, parts: &Parts) ->
     if let Some(found) = found.filter(|found| *found > FORMAT) {
         return Err(StoreError::NewerFormat { path: directory.to_owned(), found });
     }
-    kv.apply(&[(UNFINISHED.to_vec(), Some(Vec::new()))])?;
+    // An earlier version may have left texts in clear; one of now leaves its mark.
+    kv.apply(&[(UNFINISHED.to_vec(), Some(Vec::new())), seal_texts::unmark()])?;
     for part in opened {
         let mut changes = records(&part).ok_or_else(missing)?;
         if let Some(at) = changes.iter().position(|(key, _)| key == DATA_KEYS) {

@@ -29,6 +29,7 @@ pub(crate) mod retry;
 pub(crate) mod rotate_master;
 pub(crate) mod run_progress;
 pub(crate) mod scrub;
+pub(crate) mod seal_texts;
 pub(crate) mod settle;
 pub(crate) mod shop_state;
 pub(crate) mod shops;

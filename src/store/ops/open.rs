@@ -26,8 +26,10 @@ use crate::store::ops::carry_over;
 use crate::store::ops::lease;
 use crate::store::ops::restore;
 use crate::store::ops::scrub;
+use crate::store::ops::seal_texts;
 use crate::store::records::dead_letters;
 use crate::store::records::runs;
+use crate::store::texts::ShopKeys;
 use crate::store::tx::committer::{self, Committer};
 use crate::store::tx::counters;
 use crate::store::tx::handle::{Inner, SharedLeases, Store};
@@ -69,7 +71,8 @@ pub(crate) fn check_or_create(kv: &dyn Kv, keys: &DataKeys, path: &Path) -> Resu
     }
     let Some(sealed) = kv.get(CURSOR_KEY)? else {
         let (key, sealed) = new_cursor_key(keys)?;
-        kv.apply(&[format::format(), (CURSOR_KEY.to_vec(), Some(sealed)), restore::mark_blank()])?;
+        let marks = [restore::mark_blank(), seal_texts::mark_sealed()];
+        kv.apply(&[&[format::format(), (CURSOR_KEY.to_vec(), Some(sealed))][..], &marks].concat())?;
         return Ok(key);
     };
     counters::carry_over(kv)?;
@@ -174,9 +177,9 @@ impl Store {
         watermark::check(&*kv, directory, counters::commits)?;
         let unseen = scrub::at_open(&*kv, directory)?;
         let keys = open_keys(&*kv, KeyStorage::at(directory), master, directory)?;
-        let start = |kv: Arc<dyn Kv>, signals| {
+        let start = |kv: Arc<dyn Kv>, keys, signals| {
             let mark = Watermark::make(directory, counters::commits(&*kv)?)?;
-            Committer::start(kv, signals, Some(Arc::new(mark)))
+            Committer::start(kv, keys, signals, Some(Arc::new(mark)))
         };
         let mut inner = Store::with_committer(kv, keys, clock, directory, start)?;
         inner.unseen = unseen;
@@ -188,16 +191,19 @@ impl Store {
         keys: DataKeys,
         clock: Clock,
         path: &Path,
-        start: impl FnOnce(Arc<dyn Kv>, Arc<Signals>) -> Result<Committer, StoreError>,
+        start: impl FnOnce(Arc<dyn Kv>, Arc<dyn ShopKeys>, Arc<Signals>) -> Result<Committer, StoreError>,
     ) -> Result<Inner, StoreError> {
         let cursor_key = check_or_create(&*kv, &keys, path)?;
         destroy_orphans(&*kv, &keys)?;
-        committer::run_once(&*kv, dead_letters::recount)?;
-        committer::run_once(&*kv, lease::recover)?;
-        runs::build(&*kv)?;
+        let keys = Arc::new(keys);
+        let text_keys: Arc<dyn ShopKeys> = Arc::<DataKeys>::clone(&keys);
+        committer::run_once(&*kv, &*text_keys, dead_letters::recount)?;
+        committer::run_once(&*kv, &*text_keys, lease::recover)?;
+        runs::build(&*kv, &*text_keys)?;
+        seal_texts::at_open(&*kv, &*text_keys, clock.now())?;
         let (signals, Receivers { queues, ended_runs }) = Signals::new();
         let signals = Arc::new(signals);
-        let committer = start(Arc::clone(&kv), Arc::clone(&signals))?;
+        let committer = start(Arc::clone(&kv), Arc::clone(&text_keys), Arc::clone(&signals))?;
         Ok(Inner {
             kv,
             committer,
@@ -206,7 +212,7 @@ impl Store {
             ended_runs: Mutex::new(Some(ended_runs)),
             active_leases: SharedLeases::default(),
             calls: UncommittedCalls::default(),
-            keys: Arc::new(keys),
+            keys,
             other_master: RwLock::default(),
             clock,
             source: OnceLock::new(),
@@ -224,7 +230,7 @@ impl Store {
     pub(crate) fn simulated(memory: &Memory, clock: Clock) -> Result<Store, StoreError> {
         let kv: Arc<dyn Kv> = Arc::<MemoryKv>::clone(&memory.0);
         let keys = Store::keys_in(&kv, SealKey::new(&[1; 32]), Path::new("memory"))?;
-        let inline = |kv, signals| Ok(Committer::inline(kv, signals));
+        let inline = |kv, keys, signals| Ok(Committer::inline(kv, keys, signals));
         Ok(Store(Arc::new(Store::with_committer(kv, keys, clock, Path::new("memory"), inline)?)))
     }
 
@@ -236,7 +242,7 @@ impl Store {
         clock: Clock,
         path: &Path,
     ) -> Result<Store, StoreError> {
-        let start = |kv, signals| Committer::start(kv, signals, None);
+        let start = |kv, keys, signals| Committer::start(kv, keys, signals, None);
         let keys = Store::keys_in(&kv, master, path)?;
         Ok(Store(Arc::new(Store::with_committer(kv, keys, clock, path, start)?)))
     }

@@ -122,7 +122,7 @@ pub(crate) fn park_job(
         tx.put(keyspace::parked_job(&job.stream(), parked.id), encode("a parked job", &note)?);
     }
     job.attempts = 0;
-    job.last_error = Some(reason);
+    job.last_error = Some(class);
     dead_letters::put(tx, &DeadLetter { parked, what: What::Job { job } })
 }
 

@@ -149,7 +149,7 @@ fn apply_failure(tx: &mut Tx<'_>, mut job: Job, failure: Failure, now: Timestamp
     match failure {
         Failure::Retry { after, error } => {
             stream_status::call_failed(tx, &job, &error, now)?;
-            job.last_error = Some(error.text);
+            job.last_error = Some(error.class);
             delay(tx, job, now + after, now)
         }
         // The job stays in its place, as before the lease.

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use crate::domain::{Shop, ShopState, Timestamp};
-use crate::store::codec::encode;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::records::outbox;
 use crate::store::records::shops::{self, ShopRecord};
+use crate::store::texts;
 use crate::store::tx::transaction::Tx;
 
 pub(crate) fn put(tx: &mut Tx<'_>, record: &ShopRecord, now: Timestamp) -> Result<(), StoreError> {
-    tx.put(keyspace::shop(&record.shop.id), encode("a shop", record)?);
+    tx.put(keyspace::shop(&record.shop.id), texts::encode(tx.keys, &record.shop.id, "a shop", record)?);
     outbox::append_shop(tx, &record.shop.id, now)
 }
 

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 
 use crate::domain::{Cause, Checkpoint, Job, Run, StreamId, StreamStatus, Timestamp};
-use crate::store::codec::{decode, encode};
+use crate::store::codec::decode;
 use crate::store::entry::DocumentHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::records::checkpoints;
 use crate::store::records::shops;
+use crate::store::texts;
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
@@ -32,7 +33,8 @@ fn decoded(
 }
 
 fn put(tx: &mut Tx<'_>, stream: &StreamId, status: &StreamStatus) -> Result<(), StoreError> {
-    tx.put(keyspace::stream_status(stream), encode("a stream's status", status)?);
+    let record = texts::encode(tx.keys, &stream.shop, "a stream's status", status)?;
+    tx.put(keyspace::stream_status(stream), record);
     Ok(())
 }
 
@@ -119,6 +121,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn stream_status(&self, stream: &StreamId) -> Result<StreamStatus, StoreError> {
-        decoded(self.0.kv.get(&keyspace::stream_status(stream))?, || self.checkpoint(stream))
+        let status = decoded(self.0.kv.get(&keyspace::stream_status(stream))?, || self.checkpoint(stream))?;
+        texts::open(&*self.0.keys, &stream.shop, status)
     }
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Job, Mode, Parked, ShopId, Timestamp};
-use crate::store::codec::{decode, encode, number};
+use crate::store::codec::{decode, number};
 use crate::store::entry::EntryHead;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
+use crate::store::texts::{self, Texts};
 use crate::store::tx::counters::Counter;
 use crate::store::tx::handle::Store;
 use crate::store::tx::notify::Signal;
@@ -20,14 +21,14 @@ use crate::store::tx::transaction::Tx;
 /// The sequence that gives parked records their ids.
 pub(crate) const SEQUENCE: &str = "parked";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct DeadLetter {
     pub(crate) parked: Parked,
     pub(crate) what: What,
 }
 
 /// What a retry requeues.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub(crate) enum What {
     Job {
@@ -43,8 +44,19 @@ pub(crate) enum What {
     },
 }
 
+impl Texts for DeadLetter {
+    fn each_text(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        self.parked.each_text(visit);
+    }
+
+    fn has_texts(&self) -> bool {
+        self.parked.has_texts()
+    }
+}
+
 pub(crate) fn put(tx: &mut Tx<'_>, record: &DeadLetter) -> Result<(), StoreError> {
-    tx.put(keyspace::parked(record.parked.id), encode("a parked record", record)?);
+    let bytes = texts::encode(tx.keys, &record.parked.shop_id, "a parked record", record)?;
+    tx.put(keyspace::parked(record.parked.id), bytes);
     count(tx, &record.parked.shop_id, &record.parked.resource, 1)?;
     tx.parked.insert(record.parked.shop_id.clone());
     tx.raise(Signal::Progress);
@@ -130,7 +142,8 @@ impl Store {
         Ok(number(self.0.kv.get(&keyspace::parked_of_shop(shop))?))
     }
 
-    /// Parked records above the id `after`, oldest first, of shops that are wanted.
+    /// Parked records above the id `after`, oldest first, of shops that are wanted. Their texts are sealed when `wanted`
+    /// looks at them.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -148,7 +161,7 @@ impl Store {
             }
             let record: DeadLetter = decode("a parked record", &pair?.1)?;
             if wanted(&record.parked) {
-                found.push(record.parked);
+                found.push(self.open_parked(record.parked)?);
             }
         }
         Ok(found)
@@ -160,7 +173,13 @@ impl Store {
     /// The engine's read errors.
     pub fn parked_one(&self, id: u64) -> Result<Option<Parked>, StoreError> {
         let bytes = self.0.kv.get(&keyspace::parked(id))?;
-        Ok(bytes.map(|bytes| decode::<DeadLetter>("a parked record", &bytes)).transpose()?.map(|record| record.parked))
+        let record = bytes.map(|bytes| decode::<DeadLetter>("a parked record", &bytes)).transpose()?;
+        record.map(|record| self.open_parked(record.parked)).transpose()
+    }
+
+    fn open_parked(&self, parked: Parked) -> Result<Parked, StoreError> {
+        let shop = parked.shop_id.clone();
+        texts::open(&*self.0.keys, &shop, parked)
     }
 }
 

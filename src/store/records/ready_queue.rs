@@ -113,6 +113,11 @@ pub(crate) fn count(bytes: &[u8]) -> Result<usize, StoreError> {
     decode::<QueuedJobs>("ready jobs", bytes).map(|record| record.len())
 }
 
+/// A record as it is written now.
+pub(crate) fn rewritten(bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    encode("ready jobs", &decode::<QueuedJobs>("ready jobs", bytes)?)
+}
+
 /// The documents that a record's jobs are for.
 pub(crate) fn document_ids(bytes: &[u8]) -> Result<Vec<String>, StoreError> {
     let jobs = decode::<QueuedJobs>("ready jobs", bytes)?.jobs(usize::MAX, |_, _| true).into_iter();

@@ -3,17 +3,29 @@
 use std::time::Duration;
 
 use crate::domain::{Run, RunId, RunState, StreamId, Timestamp};
-use crate::store::codec::{decode, encode, number};
+use crate::store::codec::{decode, number};
 use crate::store::engine::kv::Kv;
 use crate::store::error::StoreError;
 use crate::store::keyspace;
+use crate::store::texts::{self, ShopKeys};
 use crate::store::tx::committer::run_once;
 use crate::store::tx::handle::Store;
 use crate::store::tx::sequences;
 use crate::store::tx::transaction::Tx;
 
+/// A run; its texts are sealed.
 pub(crate) fn read(tx: &Tx<'_>, id: RunId) -> Result<Option<Run>, StoreError> {
     tx.get(&keyspace::run(id))?.map(|bytes| decode("a run", &bytes)).transpose()
+}
+
+/// A stored run, with its texts in clear.
+pub(crate) fn opened(keys: &dyn ShopKeys, bytes: &[u8]) -> Result<Run, StoreError> {
+    with_open_texts(keys, decode("a run", bytes)?)
+}
+
+fn with_open_texts(keys: &dyn ShopKeys, run: Run) -> Result<Run, StoreError> {
+    let shop = run.stream.shop.clone();
+    texts::open(keys, &shop, run)
 }
 
 /// The number of a new run.
@@ -50,10 +62,11 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn run(&self, id: RunId) -> Result<Option<Run>, StoreError> {
-        self.0.kv.get(&keyspace::run(id))?.map(|bytes| decode("a run", &bytes)).transpose()
+        self.0.kv.get(&keyspace::run(id))?.map(|bytes| opened(&*self.0.keys, &bytes)).transpose()
     }
 
-    /// Runs that are wanted, newest first, below the id `before`, at most `limit`.
+    /// Runs that are wanted, newest first, below the id `before`, at most `limit`. Their texts are sealed when `wanted`
+    /// looks at them.
     ///
     /// # Errors
     /// The engine's read errors.
@@ -71,7 +84,7 @@ impl Store {
             }
             let run: Run = decode("a run", &pair?.1)?;
             if wanted(&run) {
-                found.push(run);
+                found.push(with_open_texts(&*self.0.keys, run)?);
             }
         }
         Ok(found)
@@ -128,7 +141,7 @@ pub(crate) fn by_resource(run: &Run) -> Vec<u8> {
 
 /// Writes a run with its index entries. `before`: the run as it is stored.
 pub(crate) fn put(tx: &mut Tx<'_>, before: Option<&Run>, run: &Run) -> Result<(), StoreError> {
-    tx.put(keyspace::run(run.id), encode("a run", run)?);
+    tx.put(keyspace::run(run.id), texts::encode(tx.keys, &run.stream.shop, "a run", run)?);
     if before.is_some_and(|before| before.state == run.state) {
         return Ok(());
     }
@@ -193,7 +206,7 @@ pub(crate) fn trim_stream(tx: &mut Tx<'_>, run: &Run, now: Timestamp) -> Result<
 ///
 /// # Errors
 /// The engine's errors.
-pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
+pub(crate) fn build(kv: &dyn Kv, keys: &dyn ShopKeys) -> Result<(), StoreError> {
     let last = sequences::last(kv, "run")?;
     let indexed = kv.get(INDEXED)?;
     if indexed.is_some() && number(indexed) == last {
@@ -208,7 +221,7 @@ pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
         if stale.is_empty() {
             break;
         }
-        run_once(kv, |tx| {
+        run_once(kv, keys, |tx| {
             stale.into_iter().for_each(|key| tx.delete(key));
             Ok(())
         })?;
@@ -222,7 +235,7 @@ pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
             .collect::<Result<_, StoreError>>()?;
         let Some(newest) = runs.last() else { break };
         from = keyspace::after(&keyspace::run(newest.id));
-        run_once(kv, |tx| {
+        run_once(kv, keys, |tx| {
             for run in &runs {
                 tx.put(by_resource(run), Vec::new());
                 tx.put(by_stream(run), vec![letter(run.state)]);
@@ -230,7 +243,7 @@ pub(crate) fn build(kv: &dyn Kv) -> Result<(), StoreError> {
             Ok(())
         })?;
     }
-    run_once(kv, |tx| {
+    run_once(kv, keys, |tx| {
         note_started(tx, RunId::from_number(last));
         Ok(())
     })

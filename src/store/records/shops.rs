@@ -12,6 +12,7 @@ use crate::store::crypto::{SealKey, context};
 use crate::store::error::StoreError;
 use crate::store::keyspace;
 use crate::store::mirror_seal::{self, OpenedRow, first_form_secret};
+use crate::store::texts::{self, ShopKeys, Texts};
 use crate::store::tx::handle::Store;
 use crate::store::tx::transaction::Tx;
 
@@ -121,7 +122,14 @@ pub(crate) fn origin_text(origin: Option<&SourceOrigin>) -> String {
 }
 
 pub(crate) fn read(tx: &Tx<'_>, shop: &str) -> Result<Option<ShopRecord>, StoreError> {
-    tx.get(&keyspace::shop(shop))?.map(|bytes| decode("a shop", &bytes)).transpose()
+    tx.get(&keyspace::shop(shop))?.map(|bytes| opened(tx.keys, &bytes)).transpose()
+}
+
+fn opened(keys: &dyn ShopKeys, bytes: &[u8]) -> Result<ShopRecord, StoreError> {
+    let mut record: ShopRecord = decode("a shop", bytes)?;
+    let id = record.shop.id.clone();
+    record.shop = texts::open(keys, &id, record.shop)?;
+    Ok(record)
 }
 
 /// Whether the shop is there, and not deleted.
@@ -131,6 +139,16 @@ pub(crate) fn is_known(tx: &Tx<'_>, shop: &str) -> Result<bool, StoreError> {
 
 fn decode_shop(record: &[u8]) -> Result<Shop, StoreError> {
     decode::<ShopOnly>("a shop", record).map(|record| record.shop)
+}
+
+/// The shop alone, with its reason in clear.
+fn opened_shop(keys: &dyn ShopKeys, record: &[u8]) -> Result<Shop, StoreError> {
+    let shop = decode_shop(record)?;
+    if !shop.has_texts() {
+        return Ok(shop);
+    }
+    let id = shop.id.clone();
+    texts::open(keys, &id, shop)
 }
 
 /// Whether the shop is there and neither paused nor refused.
@@ -173,7 +191,7 @@ impl Store {
     /// The engine's read errors.
     pub fn shops(&self) -> Result<Vec<Shop>, StoreError> {
         let records = self.0.kv.scan(keyspace::SHOPS, keyspace::SHOPS);
-        records.map(|pair| decode_shop(&pair?.1)).collect()
+        records.map(|pair| opened_shop(&*self.0.keys, &pair?.1)).collect()
     }
 
     /// One shop.
@@ -181,7 +199,7 @@ impl Store {
     /// # Errors
     /// The engine's read errors.
     pub fn shop(&self, id: &str) -> Result<Option<Shop>, StoreError> {
-        self.0.kv.get(&keyspace::shop(id))?.map(|bytes| decode_shop(&bytes)).transpose()
+        self.0.kv.get(&keyspace::shop(id))?.map(|bytes| opened_shop(&*self.0.keys, &bytes)).transpose()
     }
 
     /// Whether a client id is registered.
@@ -193,7 +211,7 @@ impl Store {
     }
 
     pub(crate) fn shop_record(&self, id: &str) -> Result<Option<ShopRecord>, StoreError> {
-        self.0.kv.get(&keyspace::shop(id))?.map(|bytes| decode("a shop", &bytes)).transpose()
+        self.0.kv.get(&keyspace::shop(id))?.map(|bytes| opened(&*self.0.keys, &bytes)).transpose()
     }
 
     /// The credentials of a shop.
@@ -292,4 +310,14 @@ impl Store {
 /// Notes that a shop's rows were deleted for good, for when a backup brings them back.
 pub(crate) fn note_purged(tx: &mut Tx<'_>, shop: &str) {
     tx.put(keyspace::purged(shop), Vec::new());
+}
+
+impl Texts for ShopRecord {
+    fn each_text(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        self.shop.each_text(visit);
+    }
+
+    fn has_texts(&self) -> bool {
+        self.shop.has_texts()
+    }
 }

@@ -17,6 +17,7 @@ mod parked;
 mod records;
 mod run_index;
 mod scrubbed;
+mod sealed_texts;
 mod shops;
 mod source;
 mod stream_status;

@@ -16,6 +16,7 @@ use crate::store::engine::kv::Kv;
 use crate::store::engine::memory::MemoryKv;
 use crate::store::keyspace;
 use crate::store::records::runs;
+use crate::store::texts::NoKeys;
 use crate::store::tx::committer::run_once;
 use crate::store::{Memory, RunFilter, SealKey, Store, StoreError, Tx};
 
@@ -81,7 +82,7 @@ fn built(kv: &dyn Kv) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs = kv.scan(b"u", b"u").chain(kv.scan(b"mseq.run", b"mseq.run"));
     let changes: Vec<_> = pairs.map(|pair| pair.map(|(key, value)| (key, Some(value))).unwrap()).collect();
     other.apply(&changes).unwrap();
-    runs::build(&other).unwrap();
+    runs::build(&other, &NoKeys).unwrap();
     index(&other)
 }
 
@@ -109,7 +110,7 @@ proptest! {
         let kv = &*memory.0;
         let store = Store::simulated(&memory, Clock::system()).unwrap();
         for step in &steps {
-            run_once(kv, |tx| apply(tx, step)).unwrap();
+            run_once(kv, &NoKeys, |tx| apply(tx, step)).unwrap();
             assert_eq!(index(kv), built(kv), "after {step:?}");
         }
         let (shops, resource, state) = filter;
@@ -139,10 +140,10 @@ proptest! {
 fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     let memory = Memory::default();
     let kv = &*memory.0;
-    run_once(kv, |tx| (0..6).try_for_each(|of| apply(tx, &Step::Start(of)))).unwrap();
+    run_once(kv, &NoKeys, |tx| (0..6).try_for_each(|of| apply(tx, &Step::Start(of)))).unwrap();
     let right = index(kv);
     // An older program started one and ended another; and some entries are left of a build that was cut off.
-    run_once(kv, |tx| {
+    run_once(kv, &NoKeys, |tx| {
         let id = runs::next_id(tx)?;
         let second = RunId::from_number(2);
         tx.put(keyspace::run(id), encode("a run", &run(id, 1, RunState::Walking))?);
@@ -152,10 +153,10 @@ fn a_build_that_was_cut_off_or_is_out_of_date_begins_again() {
     })
     .unwrap();
     assert_ne!(index(kv), built(kv));
-    runs::build(kv).unwrap();
+    runs::build(kv, &NoKeys).unwrap();
     assert_eq!(index(kv), built(kv));
     let commits = crate::store::tx::counters::commits(kv).unwrap();
-    runs::build(kv).unwrap();
+    runs::build(kv, &NoKeys).unwrap();
     assert_eq!(crate::store::tx::counters::commits(kv).unwrap(), commits, "what is up to date is left alone");
 }
 

@@ -17,7 +17,7 @@ async fn looked_through(seems_unsound: usize) -> (bool, usize) {
     let kv = Arc::new(Faulty::default());
     kv.unsound.store(seems_unsound, Ordering::SeqCst);
     let engine: Arc<dyn Kv> = Arc::<Faulty>::clone(&kv);
-    let start = |kv, signals| Committer::start(kv, signals, None);
+    let start = |kv, keys, signals| Committer::start(kv, keys, signals, None);
     let (key, clock) = (SealKey::new(&[1; 32]), Clock::manual(NOW));
     let keys = Store::keys_in(&engine, key, Path::new("memory")).unwrap();
     let mut inner = Store::with_committer(engine, keys, clock, Path::new("memory"), start).unwrap();

@@ -40,6 +40,9 @@ async fn a_shop_whose_data_key_cannot_be_read_holds_up_no_other_and_comes_back_w
     assert!(batch.iter().all(|item| !matches!(item.entry, Some(Entry::Document(_)))));
     assert!(store.archived("things", None, None, 10).unwrap().documents.is_empty(), "passed over");
     assert!(store.archived("things", Some(shop), None, 10).is_err(), "an error when the shop itself is asked for");
+    let why = "its data key cannot be read";
+    store.refuse_shop(&store.shop(shop).unwrap().unwrap(), why.to_owned()).await.unwrap();
+    assert_eq!(store.shop(shop).unwrap().unwrap().reason.as_deref(), Some(why));
     let change = ShopChange { client_secret: Some(SecretString::from("new")), ..ShopChange::default() };
     store.update_shop(shop, change).await.unwrap().unwrap();
     assert_eq!(store.secrets(shop).unwrap().client_secret.expose_secret(), "new");

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::store::engine::kv::{Change, Kv};
 use crate::store::engine::watermark::Watermark;
 use crate::store::error::StoreError;
+use crate::store::texts::ShopKeys;
 use crate::store::tx::counters::{self, CounterChanges};
 use crate::store::tx::notify::{Signal, Signals};
 use crate::store::tx::transaction::{Overlay, Tx};
@@ -43,10 +44,11 @@ impl Committer {
     /// Starts the thread. It ends when the last handle is dropped or the engine fails.
     pub(crate) fn start(
         kv: Arc<dyn Kv>,
+        keys: Arc<dyn ShopKeys>,
         signals: Arc<Signals>,
         mark: Option<Arc<Watermark>>,
     ) -> Result<Committer, StoreError> {
-        let (committer, mut worker) = Committer::with_worker(kv, signals, mark);
+        let (committer, mut worker) = Committer::with_worker(kv, keys, signals, mark);
         std::thread::Builder::new()
             .name("committer".to_owned())
             .spawn(move || worker.run())
@@ -56,13 +58,18 @@ impl Committer {
 
     /// The same without a thread.
     #[cfg(test)]
-    pub(crate) fn inline(kv: Arc<dyn Kv>, signals: Arc<Signals>) -> Committer {
-        let (mut committer, worker) = Committer::with_worker(kv, signals, None);
+    pub(crate) fn inline(kv: Arc<dyn Kv>, keys: Arc<dyn ShopKeys>, signals: Arc<Signals>) -> Committer {
+        let (mut committer, worker) = Committer::with_worker(kv, keys, signals, None);
         committer.inline = Some(std::sync::Mutex::new(worker));
         committer
     }
 
-    fn with_worker(kv: Arc<dyn Kv>, signals: Arc<Signals>, mark: Option<Arc<Watermark>>) -> (Committer, Worker) {
+    fn with_worker(
+        kv: Arc<dyn Kv>,
+        keys: Arc<dyn ShopKeys>,
+        signals: Arc<Signals>,
+        mark: Option<Arc<Watermark>>,
+    ) -> (Committer, Worker) {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let supervisor = Supervisor::default();
         let committer = Committer {
@@ -72,7 +79,7 @@ impl Committer {
             #[cfg(test)]
             inline: None,
         };
-        (committer, Worker { kv, mark, receiver, signals, supervisor, full: false, unnoted: false })
+        (committer, Worker { kv, keys, mark, receiver, signals, supervisor, full: false, unnoted: false })
     }
 
     /// Runs a transaction and returns when it is durable.
@@ -108,6 +115,7 @@ impl Committer {
 /// State of the thread.
 struct Worker {
     kv: Arc<dyn Kv>,
+    keys: Arc<dyn ShopKeys>,
     mark: Option<Arc<Watermark>>,
     receiver: mpsc::Receiver<QueuedTransaction>,
     signals: Arc<Signals>,
@@ -144,10 +152,10 @@ impl Worker {
 
     /// Runs a group of transactions and answers it. False: the engine failed.
     fn group(&mut self, first: QueuedTransaction) -> bool {
-        let kv = &*self.kv;
+        let (kv, keys) = (&*self.kv, &*self.keys);
         // The engine may panic too; any panic must stop the process in order.
         let group = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let Group { answers, changes, counts, raised } = run_group(kv, first, &mut self.receiver);
+            let Group { answers, changes, counts, raised } = run_group(kv, keys, first, &mut self.receiver);
             (answers, raised, commit(kv, changes, &counts))
         }));
         let outcome = match group {
@@ -192,10 +200,11 @@ impl Worker {
 /// A transaction without the thread, for the opening of the store.
 pub(crate) fn run_once(
     kv: &dyn Kv,
+    keys: &dyn ShopKeys,
     work: impl FnOnce(&mut Tx<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let nothing = Overlay::new();
-    let mut tx = Tx::over(kv, &nothing);
+    let mut tx = Tx::over(kv, &nothing, keys);
     work(&mut tx)?;
     apply(kv, tx.own.into_iter().collect(), &tx.counts).map(drop)
 }
@@ -232,7 +241,12 @@ struct Group {
     raised: BTreeSet<Signal>,
 }
 
-fn run_group(kv: &dyn Kv, first: QueuedTransaction, receiver: &mut mpsc::Receiver<QueuedTransaction>) -> Group {
+fn run_group(
+    kv: &dyn Kv,
+    keys: &dyn ShopKeys,
+    first: QueuedTransaction,
+    receiver: &mut mpsc::Receiver<QueuedTransaction>,
+) -> Group {
     let mut group = Overlay::new();
     let mut raised = BTreeSet::new();
     let mut answers = Vec::new();
@@ -240,7 +254,7 @@ fn run_group(kv: &dyn Kv, first: QueuedTransaction, receiver: &mut mpsc::Receive
     let mut bytes = 0;
     let mut next = Some(first);
     while let Some(work) = next.take() {
-        let mut tx = Tx::over(kv, &group);
+        let mut tx = Tx::over(kv, &group, keys);
         answers.push(work(&mut tx));
         let Tx { own, counts: own_counts, raised: own_raised, bytes: own_bytes, refused, .. } = tx;
         if !refused {
@@ -267,6 +281,7 @@ mod tests {
     use super::{Committer, GROUP_BYTES_MAX, Overlay, QueuedTransaction, Tx, run_group, run_once};
     use crate::store::engine::kv::Kv;
     use crate::store::engine::memory::MemoryKv;
+    use crate::store::texts::NoKeys;
     use crate::store::tx::counters::{self, Counter};
     use crate::store::tx::notify::Signals;
     use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
@@ -287,7 +302,7 @@ mod tests {
             merged.apply(&kv.scan(b"k", b"").map(|pair| pair.map(|(k, v)| (k, Some(v))).unwrap()).collect::<Vec<_>>()).unwrap();
             merged.apply(&group.clone().into_iter().collect::<Vec<_>>()).unwrap();
             merged.apply(&own.clone().into_iter().collect::<Vec<_>>()).unwrap();
-            let mut tx = Tx::over(&kv, &group);
+            let mut tx = Tx::over(&kv, &group, &NoKeys);
             tx.own = own;
             let expected: Vec<_> = merged.scan(b"k", b"").map(Result::unwrap).take(limit).collect();
             prop_assert_eq!(tx.scan(b"k", b"", limit).unwrap(), expected);
@@ -315,7 +330,7 @@ mod tests {
             let mut works = sizes.iter().zip(0..).map(|(bytes, key)| put(key, *bytes));
             let first = works.next().unwrap();
             works.for_each(|work| drop(sender.try_send(work)));
-            let group = run_group(&kv, first, &mut receiver);
+            let group = run_group(&kv, &NoKeys, first, &mut receiver);
             assert_eq!((group.answers.len(), group.changes.len()), (grouped, grouped), "{sizes:?}");
             assert_eq!(receiver.len(), sizes.len() - grouped);
         }
@@ -330,7 +345,7 @@ mod tests {
                 tx.count(Counter::Parked, by);
                 Ok(())
             };
-            run_once(&kv, counting).unwrap();
+            run_once(&kv, &NoKeys, counting).unwrap();
             counters::commits(&kv).unwrap()
         };
         assert_eq!([0, 2, 0, -1].map(commits_after), [0, 1, 1, 2]);
@@ -339,7 +354,8 @@ mod tests {
     #[test]
     fn a_worker_that_ends_is_reported() {
         let (signals, _receivers) = Signals::new();
-        let (committer, worker) = Committer::with_worker(Arc::new(MemoryKv::default()), Arc::new(signals), None);
+        let (committer, worker) =
+            Committer::with_worker(Arc::new(MemoryKv::default()), Arc::new(NoKeys), Arc::new(signals), None);
         let failed = committer.failed();
         assert!(!*failed.borrow());
         drop(worker);

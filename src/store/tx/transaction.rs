@@ -10,6 +10,7 @@ use std::iter::Peekable;
 use crate::domain::ShopId;
 use crate::store::engine::kv::{self, Kv, Pair};
 use crate::store::error::StoreError;
+use crate::store::texts::ShopKeys;
 use crate::store::tx::counters::{COUNTERS_KEY, Counter, CounterChanges, StoredCounters};
 use crate::store::tx::notify::{Changed, Signal};
 
@@ -19,6 +20,8 @@ pub(crate) type Overlay = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub struct Tx<'a> {
     kv: &'a dyn Kv,
     group: &'a Overlay,
+    /// They seal the texts of its records.
+    pub(crate) keys: &'a dyn ShopKeys,
     pub(crate) own: Overlay,
     pub(crate) counts: CounterChanges,
     pub(crate) raised: BTreeSet<Signal>,
@@ -34,10 +37,10 @@ pub struct Tx<'a> {
 
 impl<'a> Tx<'a> {
     /// Over what is on the disk and what the group committed before.
-    pub(crate) fn over(kv: &'a dyn Kv, group: &'a Overlay) -> Tx<'a> {
+    pub(crate) fn over(kv: &'a dyn Kv, group: &'a Overlay, keys: &'a dyn ShopKeys) -> Tx<'a> {
         let (own, counts, raised) = (Overlay::new(), CounterChanges::new(), BTreeSet::new());
         let (parked, breached) = (BTreeSet::new(), BTreeSet::new());
-        Tx { kv, group, own, counts, raised, bytes: 0, refused: false, parked, breached, open_record: None }
+        Tx { kv, group, keys, own, counts, raised, bytes: 0, refused: false, parked, breached, open_record: None }
     }
 }
 

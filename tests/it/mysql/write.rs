@@ -208,7 +208,7 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
         account: "c".to_owned(),
         resources: vec!["shipments".to_owned()],
         state: ShopState::Refused,
-        reason: Some("refused".to_owned()),
+        reason: Some("the host said so".to_owned()),
         created_at: NOW,
         updated_at,
     };
@@ -216,7 +216,10 @@ async fn shops_and_checkpoints_are_mirrored_and_read_back() {
     let put = |shop: Shop| Entry::Shop { shop, sealed: sealed.clone() };
     mysql.write(&[put(shop(NOW + MS, "new 😀")), checkpoint(Some(at(5)), None, None)]).await.unwrap();
     mysql.write(&[put(shop(NOW, "old")), checkpoint(Some(at(4)), Some(at(9)), None)]).await.unwrap();
-    let row = MirroredShop { shop: shop(NOW + MS, "new 😀"), sealed: sealed.clone(), unreadable: None };
+    // A refusal quotes the login host, whose words stay in the store.
+    let reason = "the shop's credentials were refused or cannot be read; resume it, or give it a new secret".to_owned();
+    let mirrored = Shop { reason: Some(reason), ..shop(NOW + MS, "new 😀") };
+    let row = MirroredShop { shop: mirrored, sealed: sealed.clone(), unreadable: None };
     assert_eq!(mysql.shops().await.unwrap(), [row]);
     let want = Checkpoint { walked_at: Some(at(5)), full_walk_at: Some(at(9)), ..Checkpoint::default() };
     assert_eq!(mysql.checkpoints().await.unwrap(), [(stream.clone(), want)]);
