@@ -15,6 +15,7 @@ use sandbox::{Options, ShopOptions};
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, eventually, secret};
+use crate::support::data_files;
 use crate::support::mariadb::Database;
 use crate::support::no_limits;
 use crate::support::oracle;
@@ -45,34 +46,13 @@ fn opens(master: &XChaCha20Poly1305, context: &str, sealed: &[u8]) -> bool {
     master.decrypt(&XNonce::from(nonce), Payload { msg: text, aad: context.as_bytes() }).is_ok()
 }
 
-/// All bytes of the files in a folder, and what the records of a write-ahead log hold.
-fn contents(folder: &Path, found: &mut Vec<Vec<u8>>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            contents(&path, found);
-            continue;
-        }
-        let bytes = fs::read(&path).unwrap();
-        let records = bytes.chunks(4096).enumerate().filter(|(_, block)| block.starts_with(b"\xffwaylog\x01"));
-        for (at, _) in records {
-            let record = &bytes[at * 4096..];
-            let length = u32::from_be_bytes(record[16..20].try_into().unwrap()) as usize;
-            found.extend(lz4_flex::block::decompress_size_prepended(&record[36..36 + length]).ok());
-        }
-        found.push(bytes);
-    }
-}
-
 /// How many wrapped keys of a shop are anywhere below a folder, and open with the master key.
 fn wrapped_keys(folder: &Path, master: &[u8; 32], shop: &str) -> usize {
     let (master, contexts) = (XChaCha20Poly1305::new(&Key::from(*master)), contexts(shop));
-    let mut all = Vec::new();
-    contents(folder, &mut all);
     let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
     let text_length = WRAPPED.div_ceil(3) * 4;
     let mut count = 0;
-    for bytes in &all {
+    for (_, bytes) in data_files::contents(folder) {
         for part in bytes.windows(WRAPPED).filter(|part| part[0] == 1) {
             count += usize::from(contexts.iter().any(|context| opens(&master, context, part)));
         }

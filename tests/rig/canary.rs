@@ -1,7 +1,8 @@
-//! Searches bytes for secrets: plain, in base64 at any alignment, and in hex.
+//! Searches bytes for secrets: plain, in base64 at any alignment and of both alphabets, in hex, percent-encoded, and escaped
+//! as in JSON.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 /// Shorter pieces could occur by chance.
 const LENGTH_MIN: usize = 8;
@@ -36,20 +37,26 @@ impl Needles {
 }
 
 fn forms(secret: &str) -> Vec<(String, Vec<u8>)> {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let each = |form: &dyn Fn(u8) -> String| secret.bytes().map(form).collect::<String>().into_bytes();
     let mut forms = vec![
         (format!("`{secret}`"), secret.as_bytes().to_vec()),
-        (format!("`{secret}` in hex"), hex.clone().into_bytes()),
-        (format!("`{secret}` in hex"), hex.to_uppercase().into_bytes()),
+        (format!("`{secret}` in hex"), each(&|byte| format!("{byte:02x}"))),
+        (format!("`{secret}` in hex"), each(&|byte| format!("{byte:02X}"))),
+        (format!("`{secret}` percent-encoded"), each(&|byte| format!("%{byte:02x}"))),
+        (format!("`{secret}` percent-encoded"), each(&|byte| format!("%{byte:02X}"))),
+        (format!("`{secret}` escaped"), each(&|byte| format!("\\u{byte:04x}"))),
     ];
     for offset in 0..3 {
         // Neighbouring bytes change the letters at both ends, which are left out.
         let shifted = [vec![b'x'; offset], secret.as_bytes().to_vec()].concat();
-        let text = STANDARD_NO_PAD.encode(shifted).into_bytes();
-        let inner = text[(offset * 8).div_ceil(6)..text.len() - 1].to_vec();
-        forms.push((format!("`{secret}` in base64"), inner));
+        for text in [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)] {
+            let inner = text.as_bytes()[(offset * 8).div_ceil(6)..text.len() - 1].to_vec();
+            forms.push((format!("`{secret}` in base64"), inner));
+        }
     }
     forms.retain(|(_, form)| form.len() >= LENGTH_MIN);
+    // Most read the same in both alphabets.
+    forms.dedup();
     forms
 }
 
@@ -61,5 +68,11 @@ pub(crate) fn sees() {
     }
     assert_eq!(needles.found_in(b"--canary-secret--").len(), 1);
     assert_eq!(needles.found_in(b"--63616e6172792d736563726574").len(), 1);
+    assert_eq!(needles.found_in(b"--%63%61%6e%61%72%79%2d%73%65%63%72%65%74").len(), 1);
+    let escaped: String = "canary-secret".bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    assert_eq!(needles.found_in(escaped.as_bytes()).len(), 1);
+    // Letters that the alphabets have apart.
+    let other = Needles::of(["<<???>>"].iter());
+    assert_eq!(other.found_in(b"PDw_Pz8-Pg").len(), 1);
     assert!(needles.found_in(b"canary-secre").is_empty());
 }

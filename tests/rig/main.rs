@@ -16,6 +16,7 @@
 //! | `database`, `proxy` | MariaDB outages, network faults, lost answers to COMMIT, every error code |
 //! | `mysql_stress` | a database that is away, without disk space or hard to reach; rows locked by other clients |
 //! | `gate`, `triggers` | kill -9 at an exact moment of an exchange |
+//! | `data_files` | the bytes of a data directory |
 //! | `dark`, `network` | kill -9 while packets are lost, between two network namespaces |
 //! | `disk` | a file system that can be full or lose its power |
 //! | `fast_clock` | rate windows under a clock that runs fast |
@@ -44,6 +45,8 @@ mod backlog;
 mod browser;
 mod canary;
 mod dark;
+#[path = "../it/support/data_files.rs"]
+mod data_files;
 mod database;
 mod disk;
 mod edge_content;

@@ -7,12 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::canary;
+use crate::data_files;
 use crate::program::{ADMIN_KEY, Serving, lossy};
 use crate::world::{Limit, World, secret};
 
@@ -274,22 +274,16 @@ fn silent(world: &World, findings: &mut Vec<String>) {
     // Access tokens have this prefix; mail addresses represent all data of a customer.
     secrets.extend(["eyJhbGciOiJSUzI1NiI".to_owned(), "@verkopen.example".to_owned()]);
     let needles = canary::Needles::of(secrets.iter().filter(|secret| !secret.is_empty()));
-    let mut places = files(&world.data_dir);
-    places.extend(["serve.stdout", "serve.stderr"].map(|name| world.folder.path(name)));
-    for place in places {
-        let found = needles.found_in(&fs::read(&place).unwrap_or_default());
+    let mut places = data_files::contents(&world.data_dir);
+    let said = ["serve.stdout", "serve.stderr"].map(|name| world.folder.path(name));
+    places.extend(said.map(|path| (path.clone(), fs::read(&path).unwrap_or_default())));
+    for (place, bytes) in places {
+        let found = needles.found_in(&bytes);
         world.run.score.secrets_found.add(found.len());
         if let Some(first) = found.first() {
             findings.push(format!("secrets in {}: {first}", place.display()));
         }
     }
-}
-
-/// All files below a folder.
-pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
 /// Self-test: the rig refuses to run if its own checks see nothing.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::data_files;
 use crate::oracle;
 use crate::program::{Serving, lossy};
 use crate::run::Run;
@@ -52,7 +53,7 @@ async fn rot(mut run: Run, kinds: &[Damage]) {
     for number in 0..run.tier.pick(20, 80, 100) {
         drop(fs::remove_dir_all(&world.data_dir));
         copy(&whole, &world.data_dir);
-        let state = oracle::files(&world.data_dir.join("sled")).into_iter();
+        let state = data_files::files(&world.data_dir.join("sled")).into_iter();
         let state: Vec<PathBuf> = state.filter(|path| fs::metadata(path).unwrap().len() > 0).collect();
         let victim = state[run.random.usize(..state.len())].clone();
         let what = damage(&victim, kinds, &mut run.random);

@@ -5,9 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::body::{ANSWER_TYPE, MEDIA_TYPE, insert};
-use crate::fault::{FaultBody, FaultKind};
+use crate::fault::{EchoForm, FaultBody, FaultKind};
 use crate::wire::{Answer, Delivery, Request};
 use crate::{echo, gzip_bomb, problem};
+
+/// Bytes of a chunk that is shorter than any credential.
+const CHUNK: usize = 7;
 
 /// An answer and how it is delivered.
 #[derive(Debug)]
@@ -56,7 +59,12 @@ pub(crate) fn apply(kind: FaultKind, right: Answer, request: &Request) -> Outcom
         }
         // Already applied by the list.
         FaultKind::SamePage | FaultKind::Reversed => {}
-        FaultKind::Echo { form } => outcome.answer = echo::answer(form, request, outcome.answer),
+        FaultKind::Echo { form } => {
+            if form == EchoForm::Chunks {
+                outcome.delivery = Delivery::Chunks(CHUNK);
+            }
+            outcome.answer = echo::answer(form, request, outcome.answer);
+        }
     }
     outcome
 }

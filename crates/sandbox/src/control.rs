@@ -142,6 +142,11 @@ impl Sandbox {
         lock(&self.0.tokens).kill(self.0.clock.now())
     }
 
+    /// The tokens that it issued, but those that ended long ago.
+    pub fn tokens(&self) -> Vec<String> {
+        lock(&self.0.tokens).given()
+    }
+
     /// Makes the login host answer 404 to everyone, as it does to a blocked address, or ends that.
     pub fn set_login_blocked(&self, blocked: bool) {
         lock(&self.0.tokens).set_blocked(blocked);

@@ -1,7 +1,11 @@
 //! Quotes a request in its answer, as gateways in debug mode do, and hosts that want its credentials to be found later.
 
+use std::io::Write as _;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::body::{ANSWER_TYPE, MEDIA_TYPE, insert, json as text};
@@ -29,7 +33,19 @@ pub(crate) fn answer(form: EchoForm, request: &Request, right: Answer) -> Answer
         Answer::new(status, MEDIA_TYPE, text(&body))
     };
     match form {
-        EchoForm::Plain => problem(&str::to_owned),
+        // How they are sent is of `apply_fault`.
+        EchoForm::Plain | EchoForm::Chunks => problem(&str::to_owned),
+        EchoForm::Gzip => {
+            let plain = problem(&str::to_owned);
+            let mut compressed = GzEncoder::new(Vec::new(), Compression::default());
+            // Nothing fails that writes into memory.
+            drop(compressed.write_all(&plain.body));
+            Answer { body: compressed.finish().unwrap_or_default().into(), ..plain }.with("content-encoding", "gzip")
+        }
+        EchoForm::Hex => problem(&|value| {
+            let lower = value.bytes().map(|byte| format!("{byte:02x}"));
+            lower.chain([" ".to_owned()]).chain(value.bytes().map(|byte| format!("{byte:02X}"))).collect()
+        }),
         EchoForm::Base64 => problem(&|value| {
             let [first, second, third] = ["", "x", "xx"].map(|before| format!("{before}{value}"));
             format!("{} {} {}", STANDARD.encode(first), URL_SAFE_NO_PAD.encode(second), STANDARD.encode(third))

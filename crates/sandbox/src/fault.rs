@@ -135,12 +135,18 @@ pub enum EchoForm {
     Plain,
     /// The same in base64: standard, URL-safe, and at each alignment.
     Base64,
+    /// The same in hex, in both cases.
+    Hex,
     /// The same with each byte percent-encoded, in both cases.
     Percent,
     /// The same as JSON in a JSON text, each letter escaped.
     Json,
     /// The same, shortened to its first bytes.
     Prefix,
+    /// The same as `plain`, in chunks of a few bytes.
+    Chunks,
+    /// The same as `plain`, compressed.
+    Gzip,
     /// The same status without a body: in header names and values, in `Link`, `Retry-After` and the reason phrase.
     Headers,
     /// 200 with the credential as the content type, and a page that shows it.
@@ -155,12 +161,15 @@ pub enum EchoForm {
 
 impl EchoForm {
     /// All forms.
-    pub const ALL: [EchoForm; 10] = [
+    pub const ALL: [EchoForm; 13] = [
         EchoForm::Plain,
         EchoForm::Base64,
+        EchoForm::Hex,
         EchoForm::Percent,
         EchoForm::Json,
         EchoForm::Prefix,
+        EchoForm::Chunks,
+        EchoForm::Gzip,
         EchoForm::Headers,
         EchoForm::Type,
         EchoForm::Broken,

@@ -49,8 +49,9 @@ pub const FAULT_KINDS: [(&str, &str, &str); 17] = [
     (
         "echo",
         r#"{"echo": {"form": "plain"}}"#,
-        "the answer quotes the credentials of its request: \"plain\", \"base64\", \"percent\", \"json\" or \"prefix\" in an \
-         error, in \"headers\" or as the content \"type\", in \"broken\" JSON, in a \"redirect\", or in the right \"document\"",
+        "the answer quotes the credentials of its request: \"plain\", \"base64\", \"hex\", \"percent\", \"json\" or \
+         \"prefix\" in an error, which may come in \"chunks\" or as \"gzip\", in \"headers\" or as the content \"type\", in \
+         \"broken\" JSON, in a \"redirect\", or in the right \"document\"",
     ),
 ];
 

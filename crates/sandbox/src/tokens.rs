@@ -65,6 +65,11 @@ impl Tokens {
         working.map(|token| token.ends_at = now).count()
     }
 
+    /// All that are remembered.
+    pub(crate) fn given(&self) -> Vec<String> {
+        self.given.keys().cloned().collect()
+    }
+
     pub(crate) fn set_blocked(&mut self, blocked: bool) {
         self.blocked_until = blocked.then_some(Millis::MAX);
         self.logins.clear();

@@ -92,6 +92,8 @@ pub(crate) enum Delivery {
     /// `Content-Length` off by this much, then the end.
     Misdeclared(i64),
     BadChunk,
+    /// In chunks of this many bytes.
+    Chunks(usize),
     Drip {
         bytes: usize,
         pause: Duration,
@@ -154,9 +156,10 @@ impl Wire {
     /// Sends an answer; true if the connection can take another request.
     pub(crate) async fn send(&mut self, answer: &Answer, delivery: Delivery, request: &Request) -> io::Result<bool> {
         let body = if request.method == "HEAD" { &[] } else { answer.body.as_ref() };
-        let keep = delivery == Delivery::Whole && request.keep_alive || matches!(delivery, Delivery::Drip { .. });
+        let keep = delivery == Delivery::Whole && request.keep_alive
+            || matches!(delivery, Delivery::Drip { .. } | Delivery::Chunks(_));
         let framing = match delivery {
-            Delivery::BadChunk => "transfer-encoding: chunked\r\n".to_owned(),
+            Delivery::BadChunk | Delivery::Chunks(_) => "transfer-encoding: chunked\r\n".to_owned(),
             Delivery::Misdeclared(by) => {
                 format!(
                     "content-length: {}\r\n",
@@ -190,6 +193,15 @@ impl Wire {
                 out.extend_from_slice(first);
                 out.extend_from_slice(b"\r\nnot-a-size\r\n");
                 out.extend_from_slice(rest);
+                self.stream.write_all(&out).await?;
+            }
+            Delivery::Chunks(bytes) => {
+                for piece in body.chunks(bytes.max(1)) {
+                    out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                    out.extend_from_slice(piece);
+                    out.extend_from_slice(b"\r\n");
+                }
+                out.extend_from_slice(b"0\r\n\r\n");
                 self.stream.write_all(&out).await?;
             }
             Delivery::Drip { bytes, pause } => {

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod app_api;
 pub(crate) mod configuration;
+pub(crate) mod data_files;
 pub(crate) mod first_form;
 #[allow(dead_code, reason = "the rig uses the rest")]
 pub(crate) mod mariadb;
