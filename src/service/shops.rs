@@ -155,10 +155,12 @@ impl Service {
     /// # Errors
     /// Of the store; the shop is then still there.
     pub async fn delete_shop(&self, shop_id: &str, purge: bool) -> Result<bool, ServiceError> {
-        if let Some(shop) = self.store.shop(shop_id)? {
-            self.source.forget(&shop.client_id);
+        let shop = self.store.shop(shop_id)?;
+        let deleted = self.store.delete_shop(shop_id, purge).await;
+        if let Some(shop) = shop {
+            self.engine.forget_credentials(&shop);
         }
-        Ok(self.store.delete_shop(shop_id, purge).await?)
+        Ok(deleted?)
     }
 
     /// Starts a run per stream of one resource, or of all; returns their ids. A stream with an open run keeps it.

@@ -92,7 +92,7 @@ pub(crate) fn open<T: Texts>(keys: &dyn ShopKeys, shop: &str, mut record: T) -> 
 }
 
 /// Whether a record has a text in clear.
-pub(crate) fn is_clear<T: Texts>(record: &mut T) -> bool {
+fn is_clear<T: Texts>(record: &mut T) -> bool {
     let mut is_clear = false;
     record.each_text(&mut |text| is_clear |= is_to_seal(text));
     is_clear

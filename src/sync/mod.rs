@@ -123,9 +123,14 @@ impl Engine {
     /// # Errors
     /// The store's read errors.
     pub fn wake_shop(&self, shop: &Shop, account: &str) -> Result<(), StoreError> {
+        self.forget_credentials(shop);
+        wake::wake_shop(&self.0, shop, account)
+    }
+
+    /// Drops the secret and the token of a shop from memory: they changed, or the shop is gone.
+    pub fn forget_credentials(&self, shop: &Shop) {
         self.0.lock_credentials().remove(&shop.id);
         self.0.deps.source.forget(&shop.client_id);
-        wake::wake_shop(&self.0, shop, account)
     }
 
     /// Schema drift of a resource: fields of documents that no column takes.
