@@ -159,7 +159,7 @@ impl Service {
         let mut wrong = Vec::new();
         for (index, id) in ids.iter().enumerate() {
             if self.store.shop(id)?.is_none() {
-                let message = format!("there is no shop `{id}`; GET /api/v1/shops lists the ids");
+                let message = format!("names `{id}`, which is no shop; GET /api/v1/shops lists the ids");
                 wrong.push(FieldError { field: format!("shops[{index}]"), message });
             }
         }
