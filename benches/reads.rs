@@ -11,6 +11,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,9 @@ const SECRET: &str = "reads-secret";
 const PATIENCE: Duration = Duration::from_secs(1_800);
 /// Requests of each kind that the greedy key has under way.
 const GREEDY: usize = 40;
+/// Their machines, since one may have fifty connections; and that of the other key.
+const GREEDY_AT: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 3), Ipv4Addr::new(127, 0, 0, 4)];
+const MODEST_AT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// How long each part without a sync takes.
 const PART: Duration = Duration::from_secs(15);
 
@@ -66,12 +70,12 @@ async fn measure(
     service.indexed(&modest).await?;
     let quiet = modest_reads(&service, &modest, None, PART).await?;
     println!("{sink:<8} another key, alone:                    {}", quiet.line());
-    let attack = Attack::start(&service, &greedy);
+    let attack = Attack::start(&service, &greedy)?;
     let disturbed = modest_reads(&service, &modest, None, PART).await?;
     println!("{sink:<8} another key, {GREEDY} x q and {GREEDY} x limit=500: {}", disturbed.line());
     println!("{sink:<8} the greedy key's answers:              {}", attack.stop().await);
     let alone = service.sync("alone", synced).await?;
-    let attack = Attack::start(&service, &greedy);
+    let attack = Attack::start(&service, &greedy)?;
     let done = Arc::new(AtomicBool::new(false));
     let reads = modest_reads(&service, &modest, Some(Arc::clone(&done)), PATIENCE);
     let both = async {
@@ -119,7 +123,8 @@ async fn modest_reads(
     done: Option<Arc<AtomicBool>>,
     time: Duration,
 ) -> anyhow::Result<Times> {
-    let first: Value = service.get("/api/v1/shipments?limit=50", key).await?.json().await?;
+    let client = client_at(MODEST_AT)?;
+    let first: Value = service.ask(&client, "/api/v1/shipments?limit=50", key).await?.json().await?;
     let items = first["items"].as_array().context("items")?.clone();
     let (mut times, begun) = (Times::default(), Instant::now());
     'reading: loop {
@@ -136,7 +141,7 @@ async fn modest_reads(
                     break 'reading;
                 }
                 let asked = Instant::now();
-                let answer = service.get(&path, key).await?;
+                let answer = service.ask(&client, &path, key).await?;
                 if !answer.status().is_success() {
                     bail!("{path}: {}", answer.text().await?);
                 }
@@ -156,14 +161,16 @@ struct Attack {
 }
 
 impl Attack {
-    fn start(service: &Arc<Service>, key: &str) -> Attack {
+    fn start(service: &Arc<Service>, key: &str) -> anyhow::Result<Attack> {
         let (mut tasks, answers) = (JoinSet::new(), Arc::new(Mutex::new(BTreeMap::new())));
+        let clients = [client_at(GREEDY_AT[0])?, client_at(GREEDY_AT[1])?];
         for n in 0..GREEDY * 2 {
             let path = if n < GREEDY { "/api/v1/shipments?q=zzzz" } else { "/api/v1/shipments?limit=500" };
             let (service, key, answers) = (Arc::clone(service), key.to_owned(), Arc::clone(&answers));
+            let client = clients[n % 2].clone();
             tasks.spawn(async move {
                 loop {
-                    let Ok(answer) = service.get(path, &key).await else { return };
+                    let Ok(answer) = service.ask(&client, path, &key).await else { return };
                     let status = answer.status().as_u16();
                     let after = answer.headers().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
                     answer.bytes().await.ok();
@@ -175,7 +182,7 @@ impl Attack {
                 }
             });
         }
-        Attack { tasks, answers }
+        Ok(Attack { tasks, answers })
     }
 
     async fn stop(mut self) -> String {
@@ -201,6 +208,11 @@ async fn sandbox(shops: &[(&str, usize)]) -> anyhow::Result<String> {
     let sandbox = Sandbox::new(Options { shops, limits, ..Options::default() }, Clock::system())?;
     tokio::spawn(sandbox.serve(listener, std::future::pending()));
     Ok(api)
+}
+
+/// A client on a machine of its own.
+fn client_at(address: Ipv4Addr) -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder().local_address(Some(IpAddr::V4(address))).build()?)
 }
 
 /// The service as a process of its own.
@@ -251,7 +263,11 @@ impl Service {
     }
 
     async fn get(&self, path: &str, key: &str) -> anyhow::Result<reqwest::Response> {
-        Ok(self.client.get(format!("{}{path}", self.base)).bearer_auth(key).send().await?)
+        self.ask(&self.client, path, key).await
+    }
+
+    async fn ask(&self, client: &reqwest::Client, path: &str, key: &str) -> anyhow::Result<reqwest::Response> {
+        Ok(client.get(format!("{}{path}", self.base)).bearer_auth(key).send().await?)
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
