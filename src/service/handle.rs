@@ -18,8 +18,10 @@ use crate::source::Source;
 use crate::store::Store;
 use crate::sync::Engine;
 
-/// Limits of the lists of documents: a browser or a pool of connections has fewer under way.
-const READ_LIMITS: ReadLimits = ReadLimits { places: 1, of_one_key: 8, time_max: Duration::from_secs(5), rests: 9 };
+/// Lists of documents that a key may have under way: a browser or a pool of connections has fewer.
+const READS_OF_ONE_KEY: usize = 8;
+/// Time of one list, its waits included.
+const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that callers may ask for or change. Cheap to clone; all clones share one state.
 #[derive(Clone)]
@@ -69,9 +71,14 @@ pub(crate) struct ServiceDeps {
     pub(crate) key_files: Arc<dyn MasterKeyFiles>,
 }
 
+fn read_limits(sink: &Sink) -> ReadLimits {
+    let (places, rests) = (sink.places(), sink.rests());
+    ReadLimits { places, rests, of_one_key: READS_OF_ONE_KEY, time_max: READ_TIME_MAX }
+}
+
 impl Service {
     pub(crate) fn new(deps: ServiceDeps) -> Service {
-        let (store, limits) = (deps.store.clone(), ReadLimits { places: deps.sink.places(), ..READ_LIMITS });
+        let (store, limits) = (deps.store.clone(), read_limits(&deps.sink));
         let service = Service {
             started_at: deps.store.clock().now(),
             store: deps.store,

@@ -53,6 +53,15 @@ impl Sink {
         }
     }
 
+    /// How many times as long as it read too much a key rests while documents are synced. What a slice of MySQL takes, the
+    /// server takes again, from the sync that writes to it.
+    pub fn rests(&self) -> u32 {
+        match self {
+            Sink::Mysql(_) => 19,
+            Sink::Archive(_) => 9,
+        }
+    }
+
     /// Reads one page of documents, in turns with other readers.
     ///
     /// # Errors

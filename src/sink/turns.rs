@@ -2,8 +2,8 @@
 //!
 //! A read works in short slices ([`super::scan`]) and waits for its turn before each. Turns go round the keys that wait, and
 //! a key has one slice at a time, so the reads of one key, however many, delay those of another by a slice. Within a key,
-//! a read that has begun goes on before the next one begins. While documents are settled or written, a key that reads more
-//! than a part of the time rests after each slice: the rest of the processor is for the sync, and the places are for others.
+//! a read that has begun goes on before the next one begins. While documents are settled or written, a key that has read more
+//! than a part of the time rests for what is above it: the rest of the processor is for the sync, and the places are for others.
 //!
 //! A caller that goes away drops its [`Read`]: it waits no more, and its slice, if one runs, is the last.
 
@@ -24,7 +24,7 @@ pub struct ReadLimits {
     pub of_one_key: usize,
     /// Time of one read, its waits included.
     pub time_max: Duration,
-    /// While documents are settled or written, how many times as long as it worked a key rests.
+    /// While documents are settled or written, how many times as long as it worked too much a key rests.
     pub rests: u32,
 }
 
@@ -32,6 +32,10 @@ pub struct ReadLimits {
 const BUSY_RATE: f64 = 300.0;
 /// Work after which a key rests. It forgets as much of it as it may work in the same time with its rests.
 const WORK_FREE: Duration = Duration::from_millis(100);
+/// Most work that is remembered: what a key reads much while nothing is synced does not count for long.
+const WORK_MAX: Duration = Duration::from_secs(1);
+/// Longest rest: a slice that takes long on a busy machine does not hold up for seconds what its key reads next.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Most keys whose work is remembered. Above it all are forgotten, which only lets each work without a rest again.
 const KEYS_MAX: usize = 4096;
 /// Shortest time over which that rate is measured.
@@ -56,8 +60,6 @@ struct State {
     rate: RateSample,
     /// What keys have worked lately.
     work: HashMap<Arc<str>, Work>,
-    /// Keys that rest now.
-    resting: u32,
 }
 
 /// Work of a key, less what it has forgotten.
@@ -110,7 +112,7 @@ impl ReadTurns {
     pub fn new(limits: ReadLimits, work_done: impl Fn() -> u64 + Send + Sync + 'static) -> ReadTurns {
         let rate = RateSample { at: Instant::now(), work_done: work_done(), is_busy: false };
         let (keys, ring, work) = (HashMap::new(), VecDeque::new(), HashMap::new());
-        let state = State { free: limits.places.max(1), keys, ring, rate, work, resting: 0 };
+        let state = State { free: limits.places.max(1), keys, ring, rate, work };
         ReadTurns(Arc::new(Shared { limits, work_done: Box::new(work_done), state: Mutex::new(state) }))
     }
 
@@ -173,17 +175,14 @@ impl ReadTurns {
             state.work.clear();
         }
         let work = state.work.entry(Arc::clone(key)).or_insert(Work { at: now, time: Duration::ZERO });
-        work.time = work.time.saturating_sub((now - work.at) / (rests + 1)) + worked;
+        work.time = (work.time.saturating_sub((now - work.at) / (rests + 1)) + worked).min(WORK_MAX);
         work.at = now;
-        let is_free = work.time <= WORK_FREE;
-        // All that rest share what one may use.
-        if is_busy && !is_free { worked * rests * (1 + state.resting) } else { Duration::ZERO }
+        let too_much = work.time.saturating_sub(WORK_FREE).min(worked);
+        if is_busy { (too_much * rests).min(REST_MAX) } else { Duration::ZERO }
     }
 
     async fn rest(self, key: Arc<str>, time: Duration) {
-        self.state().resting += 1;
         sleep(time).await;
-        self.state().resting -= 1;
         self.may_run(&key);
     }
 
@@ -406,23 +405,38 @@ mod tests {
         let counted = Arc::clone(&work);
         let turns = ReadTurns::new(LIMITS, move || counted.load(Ordering::Relaxed));
         let mut read = turns.admit("a").unwrap();
-        let slice_of = async |read: &mut Read| {
+        let slice_of = async |read: &mut Read, time: u64| {
             let asked = Instant::now();
             let slice = read.turn().await.unwrap();
             let waited = asked.elapsed();
-            advance(Duration::from_millis(100)).await;
+            advance(Duration::from_millis(time)).await;
             drop(slice);
-            waited
+            waited.as_millis()
         };
-        assert_eq!(slice_of(&mut read).await, Duration::ZERO);
-        assert_eq!(slice_of(&mut read).await, Duration::ZERO, "nothing is synced");
+        assert_eq!(slice_of(&mut read, 100).await, 0);
+        assert_eq!(slice_of(&mut read, 60).await, 0, "nothing is synced");
         work.fetch_add(1_000, Ordering::Relaxed);
-        slice_of(&mut read).await;
+        slice_of(&mut read, 50).await;
         let mut other = turns.admit("b").unwrap();
         let asked = Instant::now();
         drop(now(&mut other));
         drop(now(&mut other));
         assert_eq!(asked.elapsed(), Duration::ZERO, "another key has its turn meanwhile");
-        assert_eq!(slice_of(&mut read).await, LIMITS.rests * Duration::from_millis(100));
+        assert_eq!(slice_of(&mut read, 50).await, u128::from(LIMITS.rests * 50));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_is_for_what_was_too_much_lately_and_never_long() {
+        let work = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&work);
+        let turns = ReadTurns::new(LIMITS, move || counted.fetch_add(10_000, Ordering::Relaxed));
+        let rest_of = |key: &str, worked| turns.rest_of(&Arc::from(key), Duration::from_millis(worked)).as_millis();
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(rest_of("a", 90), 0);
+        assert_eq!(rest_of("a", 30), u128::from(LIMITS.rests * 20), "not for all of the slice");
+        assert_eq!(rest_of("a", 5_000), 500);
+        // It forgets a second in ten.
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(rest_of("a", 100), 0, "of much work not all is remembered");
     }
 }
