@@ -223,6 +223,8 @@ impl Database {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("waybill_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let mut conn = Conn::from_url(server).await.unwrap();
+        // Of a process that had this number before, and was killed.
+        conn.query_drop(format!("DROP DATABASE IF EXISTS `{name}`")).await.unwrap();
         // A bare server's default; ours must not depend on it.
         conn.query_drop(format!("CREATE DATABASE `{name}` CHARACTER SET latin1")).await.unwrap();
         conn.disconnect().await.unwrap();
