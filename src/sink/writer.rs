@@ -39,6 +39,9 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 const INDEX_RESTS: u32 = 3;
 const LEFT_PAUSE: Duration = Duration::from_secs(2);
 
+/// What the health says while calls wait for MySQL, and the writer has no trouble with it.
+const CALLS_WAIT: &str = "it has not confirmed in time that this process is the one that calls; calls wait for it, too";
+
 /// State of the sink, for the status page.
 #[derive(Clone, Debug, Default)]
 pub struct SinkHealth(Arc<Shared>);
@@ -56,12 +59,26 @@ struct LastAnswer {
     /// Whether the sink has answered or failed at least once.
     is_known: bool,
     error: Option<String>,
+    /// Calls wait until MySQL confirms that this process owns the schema.
+    calls_wait: bool,
 }
 
 impl SinkHealth {
-    /// The last failure, until a write succeeds.
+    /// The last failure, until a write succeeds; else that calls wait, if they do.
     pub fn error(&self) -> Option<String> {
-        self.0.last.lock().unwrap_or_else(PoisonError::into_inner).error.clone()
+        let state = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        state.error.clone().or_else(|| state.calls_wait.then(|| CALLS_WAIT.to_owned()))
+    }
+
+    /// Sets whether calls wait until MySQL confirms that this process owns the schema. The end counts as a recovery: MySQL
+    /// may have been restored from a backup meanwhile.
+    pub fn set_calls_wait(&self, calls_wait: bool) {
+        let mut state = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut state.calls_wait, calls_wait) == calls_wait {
+            return;
+        }
+        state.recoveries += u64::from(!calls_wait);
+        self.0.changed.notify_one();
     }
 
     /// Whether the sink has answered or failed since the start; until then its health is unknown.
@@ -85,7 +102,8 @@ impl SinkHealth {
         let news = state.error.is_some() != error.is_some();
         let is_same = state.is_known && state.error == error;
         let has_recovered = error.is_none() && (news || !state.is_known);
-        *state = LastAnswer { is_known: true, error, recoveries: state.recoveries + u64::from(has_recovered) };
+        let recoveries = state.recoveries + u64::from(has_recovered);
+        *state = LastAnswer { is_known: true, error, recoveries, ..*state };
         if !is_same {
             self.0.changed.notify_one();
         }

@@ -19,8 +19,6 @@ use crate::supervisor::OWNERSHIP;
 const MISSED_PAUSE: Duration = Duration::from_millis(500);
 /// Pause between attempts to become the owner after a start without MySQL.
 const CLAIM_PAUSE: Duration = Duration::from_secs(1);
-/// What the health says meanwhile.
-const CALLS_WAIT: &str = "it has not confirmed in time that this process is the one that calls; calls wait for it, too";
 /// Interval of looks whether the calls in flight are dropped.
 const DROP_LOOK: Duration = Duration::from_millis(10);
 
@@ -82,11 +80,9 @@ impl Owner {
     pub(in crate::app) async fn keep(self, store: Store, health: SinkHealth, stop: CancellationToken) {
         let kept = async {
             if self.claimed().is_none() {
-                if !self.0.gate.is_open() {
-                    tell(&health);
-                }
+                health.set_calls_wait(!self.0.gate.is_open());
                 self.claim_later(&store).await?;
-                withdraw(&health);
+                health.set_calls_wait(false);
             }
             self.beat_on(&store, &health).await
         };
@@ -148,15 +144,13 @@ impl Owner {
                     biased;
                     beat = &mut next => break beat,
                     () = tokio::time::sleep(deadline.since(BootTime::now())), if tenure.is_open => {
-                        tell(health);
+                        health.set_calls_wait(true);
                         self.suspend(&mut tenure).await;
                     }
                 }
             };
             pause = self.after_beat(store, &mut tenure, beat).await?;
-            if tenure.is_open {
-                withdraw(health);
-            }
+            health.set_calls_wait(!tenure.is_open);
         }
     }
 
@@ -310,19 +304,6 @@ impl Owner {
             error.warn("failed to note the ownership of the schema; a start without MySQL waits for it");
             false
         })
-    }
-}
-
-/// Shows in the health that calls wait, unless it has another trouble with MySQL already.
-fn tell(health: &SinkHealth) {
-    if health.error().is_none() {
-        health.note(Some(CALLS_WAIT.to_owned()));
-    }
-}
-
-fn withdraw(health: &SinkHealth) {
-    if health.error().is_some_and(|error| error == CALLS_WAIT) {
-        health.note(None);
     }
 }
 
