@@ -284,11 +284,24 @@ fn escaped(id: &str) -> String {
     id.bytes().map(byte).collect()
 }
 
-/// Shop names may be any single line; anything else is rejected as a bad request.
+/// Whether a text may be the name of a shop: one line, with something to see, and nothing that hides or turns letters.
+pub(crate) fn is_name(text: &str) -> bool {
+    let hides = |letter: char| {
+        let marks =
+            matches!(letter, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}');
+        let lines = matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}');
+        marks
+            || lines
+            || matches!(letter, '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+    };
+    !text.trim().is_empty() && !text.chars().any(|letter| letter.is_control() || hides(letter))
+}
+
+/// Shop names may be such lines; anything else is refused as invalid.
 async fn names(world: &World, serving: &Serving, client: &str, random: &mut fastrand::Rng) {
     for text in random.choose_multiple(TEXTS, 20) {
         let (status, answer) = world.change(serving, client, json!({"name": text})).await;
-        let fits = !text.trim().is_empty() && !text.chars().any(char::is_control);
+        let fits = is_name(text);
         assert_eq!(status, if fits { 200 } else { 422 }, "{text:?}: {answer}");
         if fits {
             assert_eq!(answer["name"], text);

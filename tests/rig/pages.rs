@@ -8,7 +8,7 @@ use sandbox::{Fault, FaultBody, FaultKind};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::edge_content::TEXTS;
+use crate::edge_content::{TEXTS, is_name};
 use crate::oracle::{self, Allowed};
 use crate::program::{ADMIN_KEY, Serving};
 use crate::run::Run;
@@ -32,8 +32,7 @@ pub(crate) async fn pages(mut run: Run) {
     let mut world = World::open(&run, Plan { list: FREE, detail: FREE, toml, ..Plan::of(4, [20, 5]) }).await;
     let serving = world.start().await;
     let names: Vec<&str> = {
-        let fits = |text: &&&str| !text.trim().is_empty() && !text.chars().any(char::is_control);
-        let mut names: Vec<&str> = TEXTS.iter().filter(fits).copied().collect();
+        let mut names: Vec<&str> = TEXTS.iter().filter(|text| is_name(text)).copied().collect();
         run.random.shuffle(&mut names);
         [&[ATTACKS[0], ATTACKS[1]], &names[..2]].concat()
     };
