@@ -9,7 +9,7 @@ use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::json;
 
 use crate::support::mariadb::Database;
-use crate::support::program::{ADMIN_KEY, Ended, Folder, Market, Serving};
+use crate::support::program::{ADMIN_KEY, Ended, Folder, Market, Serving, says};
 
 const SECRET: &str = "secret-of-first";
 const COMMANDS: [&str; 8] = ["serve", "sync", "demo", "sandbox", "check", "schema", "keys", "shops"];
@@ -33,13 +33,6 @@ fn registered(market: &Market, more: &str) -> (Folder, String) {
     let folder = Folder::at(&market.base, &format!("{more}\n{LIFTED}"));
     let added = folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], SECRET).expect(0);
     (folder, added.out.trim().to_owned())
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
-    }
 }
 
 /// What went wrong is on standard error, and nothing else is said.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::Value;
 
-use crate::support::program::{Folder, Market};
+use crate::support::program::{Folder, Market, says};
 
 const RESOURCES: &str = "resources = [\"shipments\", \"orders\", \"promotions\", \"promotion_products\"]\n";
 
@@ -34,12 +34,6 @@ fn registered(market: &Market) -> Folder {
     folder.set("WAYBILL_LOG_LEVEL", "warn");
     folder.feed(&["shops", "add", "--name", "First shop", "--client-id", "first"], "secret-of-first").expect(0);
     folder
-}
-
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
-    }
 }
 
 #[test]

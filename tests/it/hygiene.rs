@@ -10,17 +10,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::support::configuration::{load, problems};
-use crate::support::program::{Ended, Folder, Serving, signal};
+use crate::support::program::{Ended, Folder, Serving, says, signal};
 
 /// A user without any rights, for runs of root.
 const NOBODY: u32 = 65534;
 const DAY: Duration = Duration::from_secs(86_400);
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    let missing: Vec<&&str> = parts.iter().filter(|part| !text.contains(**part)).collect();
-    assert!(missing.is_empty(), "missing {missing:?} in:\n{text}");
-}
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777

@@ -4,7 +4,7 @@ use std::fs;
 
 use sandbox::{MEDIA_TYPE, Options, ShopOptions};
 
-use crate::support::program::{Folder, Market};
+use crate::support::program::{Folder, Market, says};
 
 const ORDERS: [&str; 9] = [
     "schema",
@@ -36,13 +36,6 @@ fn registered(market: &Market, more: &str) -> (Folder, String) {
     let folder = Folder::at(&market.base, more);
     let added = folder.feed(&["shops", "add", "--name", "First", "--client-id", "first"], "secret").expect(0);
     (folder, added.out.trim().to_owned())
-}
-
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not in:\n{text}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use sandbox::{Fault, FaultBody, FaultKind, Options, ShopOptions};
 use serde_json::Value;
 
 use crate::support::mariadb::Database;
-use crate::support::program::{Ended, Folder, Market};
+use crate::support::program::{self, Ended, Folder, Market};
 
 const SECRET: &str = "secret-of-first";
 const ADD: [&str; 6] = ["shops", "add", "--name", "First shop", "--client-id", "first"];
@@ -26,9 +26,7 @@ fn folder(market: &Market) -> Folder {
 fn says(ended: &Ended, code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
     let all = format!("{}{}", ended.out, ended.err);
-    for part in parts {
-        assert!(all.contains(part), "`{part}` is not in:\n{all}");
-    }
+    program::says(&all, parts);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::fault_matrix::browser::{self, Browser};
 use crate::support::app::{TestApp, eventually, secret};
 use crate::support::no_limits;
-use crate::support::program::{ADMIN_KEY, Folder, Market, Serving};
+use crate::support::program::{ADMIN_KEY, Folder, Market, Serving, says};
 
 const SECRET: &str = "secret-of-first";
 
@@ -114,13 +114,6 @@ fn switch(market: &Market, is_on: bool) {
     market.sandbox.kill_tokens();
 }
 
-#[track_caller]
-fn says(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "`{part}` is not said:\n{text}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_resumes_a_refused_shop_once_its_account_is_on() {
     let (market, folder, id) = synced().await;
@@ -158,7 +151,7 @@ async fn the_command_resumes_a_refused_shop_once_its_account_is_on() {
     assert_eq!(market.sandbox.audit().token_requests, 1, "its token is used by the next command");
     says(&folder.run(&["status"]).expect(0).out, &["health: ok"]);
 
-    // One that was paused on request is resumed without a login: nobody refused it.
+    // One that was paused on request is resumed without a login: it was not refused.
     folder.run(&["shops", "pause", &id]).expect(0);
     switch(&market, false);
     market.sandbox.reset_audit();

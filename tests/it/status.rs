@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use warp::Filter as _;
 
 use crate::support::app::eventually;
-use crate::support::program::{Ended, Folder, Market};
+use crate::support::program::{self, Ended, Folder, Market};
 
 const SECRET: &str = "secret-of-first";
 
@@ -31,9 +31,7 @@ fn registered(market: &Market) -> (Folder, String) {
 #[track_caller]
 fn says(ended: &Ended, code: i32, parts: &[&str]) {
     assert_eq!(ended.code, Some(code), "{}{}", ended.out, ended.err);
-    for part in parts {
-        assert!(ended.err.contains(part), "`{part}` is not in:\n{}", ended.err);
-    }
+    program::says(&ended.err, parts);
 }
 
 /// Without what passes by itself.

@@ -373,3 +373,10 @@ pub(crate) fn lossy(path: &Path) -> String {
 pub(crate) fn signal(name: &str, pid: &str) {
     assert!(Command::new("sh").args(["-c", "kill -$0 $1", name, pid]).status().unwrap().success());
 }
+
+/// Holds that a text has all these parts; the failure names those that are missing.
+#[track_caller]
+pub(crate) fn says(text: &str, parts: &[&str]) {
+    let missing: Vec<&&str> = parts.iter().filter(|part| !text.contains(**part)).collect();
+    assert!(missing.is_empty(), "missing {missing:?} in:\n{text}");
+}
