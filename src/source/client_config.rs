@@ -92,7 +92,7 @@ fn client_builder(config: &SourceConfig, secure: bool) -> reqwest::ClientBuilder
         .gzip(false)
         .connect_timeout(config.connect_timeout)
         .timeout(config.total_timeout)
-        // With fewer idle ones than calls at once, calls that follow one another would connect anew.
+        // With fewer idle ones than calls at once, calls that follow one another would connect again.
         .pool_max_idle_per_host(config.in_flight_max)
         .pool_idle_timeout(IDLE_MAX)
         .tcp_keepalive(Duration::from_secs(30))

@@ -219,7 +219,7 @@ async fn a_standby_that_could_not_go_on_says_so_and_ends() {
     let three = folder(&other, &database, Some(&one));
     assert_eq!(three.spawn(&["serve", "--standby"]).ended(), Some(2), "{}", three.said());
     assert!(three.said().contains("belongs to another source"), "{}", three.said());
-    // The owner was not disturbed, and waits for nobody.
+    // The owner was not disturbed, and waits for no other.
     let standby: Vec<String> = database.rows("SELECT state FROM waybill_register WHERE role = 'standby'").await;
     assert_eq!(standby, ["free"]);
     assert_eq!(first.terminate().0, Some(0));

@@ -8,7 +8,7 @@
 //!   that no later one was written: `h` is before its first reading, so the promise is over. It takes the row only if
 //!   that is unchanged, so a late heartbeat either comes first and stops it, or finds that the row is another's.
 //!
-//! How long the owner may call after a heartbeat is its promise, which stands in its row. Without a standby it is
+//! How long the owner may call after a heartbeat is its promise, which is in its row. Without a standby it is
 //! [`ALONE`], so that an outage of MySQL stops nothing soon. Once it has seen a standby, it first keeps the short bounds
 //! itself and only then promises them; it gives them up the other way round.
 

@@ -1,7 +1,7 @@
 //! Whether a standby could go on with the schema: it has the master key that its rows need, and the same source.
 //!
 //! Both may change while it waits: the owner may rotate the master key, or an operator move the schema. A standby that
-//! found out only after it took over would leave nobody at work, so it looks now and then, and gives up its place.
+//! found out only after it took over would leave no process at work, so it looks now and then, and gives up its place.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ pub(super) struct Fence(AtomicU64);
 /// What a write may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Epoch {
-    /// Nobody owns this sink: writes are not fenced.
+    /// No process owns this sink: writes are not fenced.
     Off,
     /// Not known yet: no write.
     Pending,

@@ -26,7 +26,7 @@ const READ: &str = "SELECT `role`,`session`,`directory`,GREATEST(`epoch`, \
      `state`,`host`,`pid`,`process`,`command`,`started_at`,\
      CAST(GREATEST(0, TIMESTAMPDIFF(MICROSECOND, `beat_at`, UTC_TIMESTAMP(6))) AS UNSIGNED) AS `silent`,\
      `beats`,`promise_ms`,`standby` FROM `waybill_register`";
-/// Makes the rows, of nobody.
+/// Makes the rows, without a holder.
 const MAKE: &str = "INSERT IGNORE INTO `waybill_register` (`role`,`session`,`directory`,`epoch`,`state`,`host`,`pid`,\
      `process`,`command`,`started_at`,`beat_at`,`beats`,`promise_ms`) VALUES (?,'','',0,'free','',0,'','',\
      UTC_TIMESTAMP(6),UTC_TIMESTAMP(6),0,0)";
@@ -60,7 +60,7 @@ impl Role {
 /// State of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
-    /// Nobody's: it was let go, or never claimed.
+    /// Without a holder: it was let go, or never claimed.
     Free,
     /// Claimed, by a process that may be gone.
     Owned,
@@ -96,7 +96,7 @@ pub struct Member {
     pub directory: String,
     pub host: String,
     pub pid: u32,
-    /// Tells processes of one number apart: boot, namespace and start.
+    /// Distinguishes processes of one number: boot, namespace and start.
     pub process: String,
     /// Like `serve`.
     pub command: String,
